@@ -1,0 +1,99 @@
+"""Puts an attention layer at its sites in a built net."""
+
+import inspect
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+from torch import nn
+
+from timm_attn.attention import ATTENTION, Attention
+from timm_attn.blocks import SLOTTED, Slot
+
+ModelT = TypeVar('ModelT', bound=nn.Module)
+
+
+def attach(
+    model: ModelT,
+    attention: str | Attention,
+    *,
+    stages: Sequence[str] = (),
+    attn_kwargs: Mapping[str, Any] | None = None,
+) -> ModelT:
+    """Fills the attention's sites of a net, in place, and returns the net.
+
+    Args:
+        model: a net built of timm's ResNet or MobileNetV2 blocks, or of blocks with slots of their own; it keeps its
+            weights, its device and its dtype.
+        attention: a name of ATTENTION, or a row.
+        stages: the stages (paths of nn.Sequential) that an attention of site 'stage' closes.
+        attn_kwargs: the layer's options, over the row's defaults.
+
+    Raises:
+        ValueError: the attention is unknown, the net offers none of its sites, or a slot is already taken.
+        TypeError: an option that the layer does not have.
+    """
+    row = find_attention(attention)
+    options = layer_options(row, attn_kwargs)
+    if row.site == 'stage':
+        _close_stages(model, row, stages, options)
+    else:
+        _fill_slots(model, row, options)
+    return model
+
+
+def find_attention(attention: str | Attention) -> Attention:
+    """The row of a name; a row is its own."""
+    if isinstance(attention, Attention):
+        return attention
+    if attention not in ATTENTION:
+        raise ValueError(f'Unknown attention {attention!r}: choose from {", ".join(ATTENTION)}.')
+    return ATTENTION[attention]
+
+
+def layer_options(row: Attention, attn_kwargs: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The row's defaults under attn_kwargs, after a check of the names against the layer's constructor."""
+    known = [n for n in inspect.signature(row.layer).parameters if n not in ('channels', 'device', 'dtype')]
+    for name in attn_kwargs or {}:
+        if name not in known:
+            valid = f'choose from {", ".join(known)}' if known else 'it has none'
+            raise TypeError(f'{row.layer.__name__} has no option {name!r} (attn_kwargs): {valid}.')
+    return {**row.defaults, **(attn_kwargs or {})}
+
+
+def _fill_slots(model: nn.Module, row: Attention, options: Mapping[str, Any]) -> None:
+    blocks = [_with_slots(m) for m in model.modules() if type(m) in SLOTTED or hasattr(m, 'slots')]
+    if not blocks:
+        known = ', '.join(cls.__name__ for cls in SLOTTED)
+        raise ValueError(f'{type(model).__name__} has no block with a {row.site!r} site; known blocks: {known}.')
+    for block in blocks:
+        slot: Slot = block.slots[row.site]  # type: ignore[index, assignment]
+        taken = getattr(block, slot.attr)
+        if taken is not None:
+            raise ValueError(f'The slot {slot.attr!r} of {type(block).__name__} already holds {taken}.')
+        setattr(block, slot.attr, _layer_for(block.get_submodule(slot.conv), row, options).train(block.training))
+
+
+def _with_slots(block: nn.Module) -> nn.Module:
+    """The block itself, turned into its class with slots where timm built it; new slots are empty."""
+    block.__class__ = SLOTTED.get(type(block), type(block))
+    for slot in block.slots.values():  # type: ignore[operator, union-attr]
+        if not hasattr(block, slot.attr):
+            setattr(block, slot.attr, None)
+    return block
+
+
+def _close_stages(model: nn.Module, row: Attention, stages: Sequence[str], options: Mapping[str, Any]) -> None:
+    if not stages:
+        raise ValueError(f'{row.title} closes stages: name them, for example stages=("layer1", "layer2").')
+    for path in stages:
+        stage = model.get_submodule(path)
+        if not isinstance(stage, nn.Sequential):
+            raise ValueError(f'Stage {path!r} must be an nn.Sequential, but is {type(stage).__name__}.')
+        last_conv = [m for m in stage[-1].modules() if isinstance(m, nn.Conv2d)][-1]
+        stage.append(_layer_for(last_conv, row, options).train(stage.training))
+
+
+def _layer_for(conv: nn.Module, row: Attention, options: Mapping[str, Any]) -> nn.Module:
+    """The layer for a convolution's output, where that convolution lives."""
+    assert isinstance(conv, nn.Conv2d)
+    return row.layer(conv.out_channels, **options, device=conv.weight.device, dtype=conv.weight.dtype)

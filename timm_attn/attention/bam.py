@@ -1,0 +1,116 @@
+"""BAM: Bottleneck Attention Module (Park et al., BMVC 2018; IJCV 2020, "A Simple and Light-Weight Attention...")."""
+
+import torch
+from torch import Tensor, nn
+from torch.types import Device
+
+from timm_attn.attention.norm import BatchNorm
+
+COMBINE = ('sum', 'product')
+NORMS = ('end', 'inner')
+
+
+def _norm(present: bool, width: int, device: Device, dtype: torch.dtype | None) -> nn.Module:
+    return BatchNorm(width, device=device, dtype=dtype) if present else nn.Identity()
+
+
+class ChannelBranch(nn.Module):
+    """BN(W1 relu(W0 mean(F) + b0) + b1), (N, C, H, W) -> (N, C, 1, 1) (BAM Eq. 3)."""
+
+    def __init__(self, channels: int, hidden: int, inner: bool, device: Device, dtype: torch.dtype | None) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(channels, hidden, device=device, dtype=dtype)
+        self.bn1 = _norm(inner, hidden, device, dtype)
+        self.act = nn.ReLU()
+        self.fc2 = nn.Linear(hidden, channels, device=device, dtype=dtype)
+        self.bn2 = _norm(not inner, channels, device, dtype)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.act(self.bn1(self.fc1(x.mean(dim=(2, 3)))))  # (N, h)
+        return self.bn2(self.fc2(x))[:, :, None, None]
+
+
+class SpatialBranch(nn.Module):
+    """BN(f3_1x1(f2_3x3(f1_3x3(f0_1x1(F))))), the 3x3 dilated, (N, C, H, W) -> (N, 1, H, W) (BAM Eq. 4)."""
+
+    def __init__(
+        self, channels: int, hidden: int, dilation: int, inner: bool, device: Device, dtype: torch.dtype | None
+    ) -> None:
+        super().__init__()
+        dilated = dict(kernel_size=3, padding=dilation, dilation=dilation)
+        self.conv0 = nn.Conv2d(channels, hidden, 1, device=device, dtype=dtype)
+        self.bn0 = _norm(inner, hidden, device, dtype)
+        self.conv1 = nn.Conv2d(hidden, hidden, **dilated, device=device, dtype=dtype)
+        self.bn1 = _norm(inner, hidden, device, dtype)
+        self.conv2 = nn.Conv2d(hidden, hidden, **dilated, device=device, dtype=dtype)
+        self.bn2 = _norm(inner, hidden, device, dtype)
+        self.conv3 = nn.Conv2d(hidden, 1, 1, device=device, dtype=dtype)
+        self.bn3 = _norm(not inner, 1, device, dtype)
+        self.act = nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.act(self.bn0(self.conv0(x)))
+        x = self.act(self.bn1(self.conv1(x)))
+        x = self.act(self.bn2(self.conv2(x)))
+        return self.bn3(self.conv3(x))
+
+
+class BAM(nn.Module):
+    """F + F * sigmoid(Mc(F) + Ms(F)): a channel and a spatial map in parallel, added (BAM Eq. 1 and 2).
+
+    Shape: (N, C, H, W) -> (N, C, H, W). Parameters with h = C // r: 3 C h + 18 h^2 + 5 h + 3 C + 3 as in the paper,
+    3 C h + 18 h^2 + 13 h + C + 1 as in the released code. ReLU follows the hidden layers, as in that code; the
+    equations print none.
+
+    Args:
+        reduction: r (Table 1a). The hidden width is C // r, floored, and at least 1.
+        dilation: d of the two 3x3 convolutions (Table 1a).
+        combine: 'sum' of the maps (Eq. 2), or their 'product', which the released code and weights use.
+        norm: batch norms at the 'end' of each branch (Eq. 3 and 4), or 'inner', behind each hidden layer, which the
+            released code and weights use.
+
+    Departures from the released code, which does not run (an undefined name): the pool is global, so maps need not
+    be square, and a single image trains (its channel branch is normalised with the running statistics).
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        reduction: int = 16,
+        dilation: int = 4,
+        combine: str = 'sum',
+        norm: str = 'end',
+        device: Device = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        if combine not in COMBINE:
+            raise ValueError(f'combine of BAM must be one of {", ".join(COMBINE)}, but got {combine!r}.')
+        if norm not in NORMS:
+            raise ValueError(f'norm of BAM must be one of {", ".join(NORMS)}, but got {norm!r}.')
+        hidden = max(1, channels // reduction)
+        self.channel = ChannelBranch(channels, hidden, norm == 'inner', device, dtype)
+        self.spatial = SpatialBranch(channels, hidden, dilation, norm == 'inner', device, dtype)
+        self.combine = combine
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Kaiming convolutions and zero biases, as in the authors' training code."""
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode='fan_out', nonlinearity='relu')
+            if isinstance(module, nn.Conv2d | nn.Linear) and module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+    def attention(self, x: Tensor) -> Tensor:
+        """The factor of every neuron, 1 + M(F), (N, C, H, W)."""
+        channel, spatial = self.channel(x), self.spatial(x)
+        combined = channel * spatial if self.combine == 'product' else channel + spatial
+        return 1 + combined.sigmoid()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.attention(x)
+
+    def extra_repr(self) -> str:
+        return f'combine={self.combine}'

@@ -1,0 +1,62 @@
+"""ECA-Net: Efficient Channel Attention for Deep Convolutional Neural Networks (Wang et al., CVPR 2020)."""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.types import Device
+
+
+def adaptive_kernel_size(channels: int, gamma: float = 2, b: float = 1) -> int:
+    """The odd k of ECA Eq. 12 for a channel count: |log2(C) / gamma + b / gamma|_odd, rounded up to odd."""
+    t = int(abs((math.log2(channels) + b) / gamma))
+    return t if t % 2 else t + 1
+
+
+class ECA(nn.Module):
+    """sigmoid(conv1d_k(mean(X))) * X, a gate a channel from its k neighbours (ECA Eq. 9 and 10). Parameters: k.
+
+    Shape: (N, C, H, W) -> (N, C, H, W). A checkpoint of any odd kernel size loads: the layer takes the file's size
+    (the released checkpoints use one size a stage, such as 3, 5, 5, 7, which the formula does not give).
+
+    Args:
+        kernel_size: k, odd; by default that of Eq. 12 with `gamma` and `b`.
+        gamma, b: the constants of Eq. 12.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        kernel_size: int | None = None,
+        gamma: float = 2,
+        b: float = 1,
+        device: Device = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        k = adaptive_kernel_size(channels, gamma, b) if kernel_size is None else kernel_size
+        if k < 1 or k % 2 == 0:
+            raise ValueError(f'kernel_size of ECA must be odd and positive, but got {k}.')
+        self.conv = nn.Conv1d(1, 1, k, padding=k // 2, bias=False, device=device, dtype=dtype)
+
+    def attention(self, x: Tensor) -> Tensor:
+        """The factor of every channel, (N, C, 1, 1)."""
+        squeezed = x.mean(dim=(2, 3))[:, None]  # (N, 1, C)
+        return self.conv(squeezed).sigmoid()[:, 0, :, None, None]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.attention(x)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        weight = state_dict.get(prefix + 'conv.weight')
+        if weight is not None and weight.dim() == 3 and weight.shape[:2] == (1, 1) and weight.shape[2] % 2:
+            self._resize(weight.shape[2])
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    def _resize(self, k: int) -> None:
+        """Another kernel size in the same Parameter, so that optimisers and references to it stay valid."""
+        if k != self.conv.kernel_size[0]:
+            self.conv.kernel_size, self.conv.padding = (k,), (k // 2,)
+            self.conv.weight.data = self.conv.weight.data.new_empty(1, 1, k)

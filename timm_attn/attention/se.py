@@ -1,0 +1,40 @@
+"""Squeeze-and-Excitation Networks (Hu et al., CVPR 2018)."""
+
+import torch
+from torch import Tensor, nn
+from torch.types import Device
+
+
+class SE(nn.Module):
+    """sigmoid(W2 relu(W1 mean(X))) * X, a gate a channel (SENet Eq. 2 to 4). Parameters: 2 C^2 / r.
+
+    Shape: (N, C, H, W) -> (N, C, H, W).
+
+    Args:
+        reduction: r. The hidden width is C // r, floored, and at least 1.
+        bias: biases in both layers. False gives the parameters that the SimAM and ECA papers print; True those of
+            BAM Table 10.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        *,
+        reduction: int = 16,
+        bias: bool = False,
+        device: Device = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        hidden = max(1, channels // reduction)
+        self.fc1 = nn.Linear(channels, hidden, bias=bias, device=device, dtype=dtype)
+        self.act = nn.ReLU()
+        self.fc2 = nn.Linear(hidden, channels, bias=bias, device=device, dtype=dtype)
+
+    def attention(self, x: Tensor) -> Tensor:
+        """The factor of every channel, (N, C, 1, 1)."""
+        squeezed = x.mean(dim=(2, 3))  # (N, C)
+        return self.fc2(self.act(self.fc1(squeezed))).sigmoid()[:, :, None, None]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.attention(x)

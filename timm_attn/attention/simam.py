@@ -1,0 +1,37 @@
+"""SimAM: A Simple, Parameter-Free Attention Module for Convolutional Neural Networks (Yang et al., ICML 2021)."""
+
+import torch
+from torch import Tensor, nn
+from torch.types import Device
+
+from timm_attn import ops
+
+
+class SimAM(nn.Module):
+    """sigmoid(1 / E) * X: every neuron weighted by how much it stands out in its channel (SimAM Eq. 5 and 6).
+
+    Shape: (N, C, H, W) -> (N, C, H, W). No parameters: channels, device and dtype are the common constructor.
+
+    Args:
+        e_lambda: lambda of Eq. 2. The paper's search gives 0.1 on ImageNet and 1e-4 on CIFAR (Sections 4.1, 4.2).
+            A checkpoint carries no trace of it: a wrong value loads silently and changes the logits.
+
+    Departures from the authors' code: the statistics of half-precision maps are float32 (squares overflow float16
+    there), and a 1x1 map has variance 0 (theirs is NaN).
+    """
+
+    def __init__(
+        self, channels: int, *, e_lambda: float = 1e-4, device: Device = None, dtype: torch.dtype | None = None
+    ) -> None:
+        super().__init__()
+        self.e_lambda = e_lambda
+
+    def attention(self, x: Tensor) -> Tensor:
+        """The factor of every neuron, (N, C, H, W)."""
+        return ops.simam_weights(x, self.e_lambda)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ops.simam(x, self.e_lambda)
+
+    def extra_repr(self) -> str:
+        return f'e_lambda={self.e_lambda:g}'

@@ -1,0 +1,36 @@
+"""SRM: A Style-based Recalibration Module for Convolutional Neural Networks (Lee et al., ICCV 2019)."""
+
+import torch
+from torch import Tensor, nn
+from torch.types import Device
+
+from timm_attn import ops
+from timm_attn.attention.norm import BatchNorm
+
+
+class SRM(nn.Module):
+    """sigmoid(BN(w . [mean(X), std(X)])) * X, a gate a channel from its style (SRM Eq. 1 to 3). Parameters: 4 C.
+
+    Shape: (N, C, H, W) -> (N, C, H, W). `cfc` starts at zero, as in the authors' code.
+
+    Departures from the authors' code: a 1x1 map has standard deviation sqrt(eps) (theirs is NaN), one image of a
+    training batch is normalised with the running statistics (theirs raises), and half-precision maps have float32
+    statistics. SimAM Table 1 prints 6 C, which counts the running statistics, and its Table 3 the 2 C of the BN.
+    """
+
+    eps = 1e-5  # under the root of the variance
+
+    def __init__(self, channels: int, *, device: Device = None, dtype: torch.dtype | None = None) -> None:
+        super().__init__()
+        self.cfc = nn.Parameter(torch.zeros(channels, 2, device=device, dtype=dtype))
+        self.bn = BatchNorm(channels, device=device, dtype=dtype)
+
+    def attention(self, x: Tensor) -> Tensor:
+        """The factor of every channel, (N, C, 1, 1)."""
+        mean, _, variance = ops.channel_moments(ops.widen(x))
+        style = torch.cat([mean, (variance + self.eps).sqrt()], dim=3).type_as(x)  # (N, C, 1, 2)
+        encoded = (style * self.cfc[:, None]).sum(dim=3)  # (N, C, 1)
+        return self.bn(encoded).sigmoid()[..., None]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.attention(x)

@@ -1,0 +1,150 @@
+"""timm's residual blocks with visible attention slots: the same modules and keys, an explicit forward.
+
+The slots are declared for type checkers only: TorchScript reads a class's annotations and knows no optional module.
+"""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from timm.models._efficientnet_blocks import DepthwiseSeparableConv, InvertedResidual
+from timm.models.resnet import BasicBlock, Bottleneck
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A place for an attention layer in a block.
+
+    Args:
+        attr: the attribute that holds the layer, None while the slot is empty.
+        conv: the convolution whose output channels the layer sees.
+    """
+
+    attr: str
+    conv: str
+
+
+class AttnBasicBlock(BasicBlock):
+    """timm's BasicBlock: conv1 bn1 act1 conv2 [conv_attn] bn2 [se] + shortcut, act2."""
+
+    slots = {'conv': Slot('conv_attn', 'conv2'), 'block': Slot('se', 'conv2')}
+    if TYPE_CHECKING:
+        conv_attn: nn.Module | None
+
+    def forward(self, x: Tensor) -> Tensor:
+        shortcut = x
+        x = self.conv1(x)
+        x = self.bn1(x)
+        x = self.drop_block(x)
+        x = self.act1(x)
+        x = self.aa(x)
+        x = self.conv2(x)
+        if self.conv_attn is not None:
+            x = self.conv_attn(x)
+        x = self.bn2(x)
+        if self.se is not None:
+            x = self.se(x)
+        if self.drop_path is not None:
+            x = self.drop_path(x)
+        if self.downsample is not None:
+            shortcut = self.downsample(shortcut)
+        x += shortcut
+        return self.act2(x)
+
+
+class AttnBottleneck(Bottleneck):
+    """timm's Bottleneck: conv1 bn1 act1 conv2 [conv_attn] bn2 act2 conv3 bn3 [se] + shortcut, act3."""
+
+    slots = {'conv': Slot('conv_attn', 'conv2'), 'block': Slot('se', 'conv3')}
+    if TYPE_CHECKING:
+        conv_attn: nn.Module | None
+
+    def forward(self, x: Tensor) -> Tensor:
+        shortcut = x
+        x = self.conv1(x)
+        x = self.bn1(x)
+        x = self.act1(x)
+        x = self.conv2(x)
+        if self.conv_attn is not None:
+            x = self.conv_attn(x)
+        x = self.bn2(x)
+        x = self.drop_block(x)
+        x = self.act2(x)
+        x = self.aa(x)
+        x = self.conv3(x)
+        x = self.bn3(x)
+        if self.se is not None:
+            x = self.se(x)
+        if self.drop_path is not None:
+            x = self.drop_path(x)
+        if self.downsample is not None:
+            shortcut = self.downsample(shortcut)
+        x += shortcut
+        return self.act3(x)
+
+
+class AttnDepthwiseSeparableConv(DepthwiseSeparableConv):
+    """timm's block without expansion: conv_dw [conv_attn] bn1 se conv_pw bn2 [block_attn] (+ shortcut)."""
+
+    slots = {'conv': Slot('conv_attn', 'conv_dw'), 'block': Slot('block_attn', 'conv_pw')}
+    if TYPE_CHECKING:
+        conv_attn: nn.Module | None
+        block_attn: nn.Module | None
+
+    def forward(self, x: Tensor) -> Tensor:
+        shortcut = x
+        if self.conv_s2d is not None:
+            x = self.conv_s2d(x)
+            x = self.bn_s2d(x)
+        x = self.conv_dw(x)
+        if self.conv_attn is not None:
+            x = self.conv_attn(x)
+        x = self.bn1(x)
+        x = self.aa(x)
+        x = self.se(x)
+        x = self.conv_pw(x)
+        x = self.bn2(x)
+        if self.block_attn is not None:
+            x = self.block_attn(x)
+        if self.has_skip:
+            x = self.drop_path(x) + shortcut
+        return x
+
+
+class AttnInvertedResidual(InvertedResidual):
+    """timm's MBConv: conv_pw bn1 conv_dw [conv_attn] bn2 se conv_pwl bn3 [block_attn] (+ shortcut)."""
+
+    slots = {'conv': Slot('conv_attn', 'conv_dw'), 'block': Slot('block_attn', 'conv_pwl')}
+    if TYPE_CHECKING:
+        conv_attn: nn.Module | None
+        block_attn: nn.Module | None
+
+    def forward(self, x: Tensor) -> Tensor:
+        shortcut = x
+        if self.conv_s2d is not None:
+            x = self.conv_s2d(x)
+            x = self.bn_s2d(x)
+        x = self.conv_pw(x)
+        x = self.bn1(x)
+        x = self.conv_dw(x)
+        if self.conv_attn is not None:
+            x = self.conv_attn(x)
+        x = self.bn2(x)
+        x = self.aa(x)
+        x = self.se(x)
+        x = self.conv_pwl(x)
+        x = self.bn3(x)
+        if self.block_attn is not None:
+            x = self.block_attn(x)
+        if self.has_skip:
+            x = self.drop_path(x) + shortcut
+        return x
+
+
+# timm's builders choose their block classes themselves: attach turns the built blocks into these
+SLOTTED: dict[type[nn.Module], type[nn.Module]] = {
+    BasicBlock: AttnBasicBlock,
+    Bottleneck: AttnBottleneck,
+    DepthwiseSeparableConv: AttnDepthwiseSeparableConv,
+    InvertedResidual: AttnInvertedResidual,
+}

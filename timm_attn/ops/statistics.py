@@ -1,0 +1,30 @@
+"""Per-channel statistics that are right in half precision and defined on 1x1 maps."""
+
+import torch
+from torch import Tensor
+from torch.overrides import handle_torch_function, has_torch_function_unary
+
+
+def widen(x: Tensor) -> Tensor:
+    """float16 and bfloat16 as float32, anything else unchanged.
+
+    Squares of activations beyond 256 overflow float16, so statistics and what is built on them use this.
+    """
+    if has_torch_function_unary(x):  # torch.fx cannot follow a branch on a dtype: it keeps this call as one node
+        return handle_torch_function(widen, (x,), x)  # type: ignore[no-any-return]
+    if x.dtype == torch.float16 or x.dtype == torch.bfloat16:
+        return x.float()
+    return x
+
+
+def channel_moments(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Each channel's mean over its pixels, the pixels' squared deviations from it, and their unbiased variance.
+
+    Shape: (N, C, H, W) -> (N, C, 1, 1), (N, C, H, W), (N, C, 1, 1). A map of one pixel has variance 0 (the textbook
+    formula divides 0 by 0).
+    """
+    n = x.shape[2] * x.shape[3]
+    mean = x.mean(dim=(2, 3), keepdim=True)
+    deviations = (x - mean).square()
+    variance = deviations.sum(dim=(2, 3), keepdim=True) / (n - 1 + 1 // n)  # max(n - 1, 1), traceable
+    return mean, deviations, variance

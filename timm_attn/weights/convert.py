@@ -1,0 +1,161 @@
+"""State dicts of the authors' repositories, of torchvision and of timm, as state dicts of our models."""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import timm
+from torch import Tensor, nn
+
+from timm_attn.attention import ATTENTION
+
+# What training scripts wrap a state dict in, and what data-parallel and compiled models prefix its keys with.
+_WRAPPERS = ('state_dict_ema', 'model_ema', 'state_dict', 'model')
+_PREFIX = re.compile(r'^(module\.|_orig_mod\.)+')
+_COUNTERS = re.compile(r'(^|\.)total_(ops|params)$')  # thop leaves these buffers in a profiled model
+
+# timm's place of the i-th block of torchvision's MobileNetV2, features.{i}
+_MOBILENETV2_DEPTHS = (1, 2, 3, 4, 3, 3, 1)
+_MOBILENETV2_BLOCKS = {
+    i: f'blocks.{stage}.{j}'
+    for i, (stage, j) in enumerate(((s, j) for s, depth in enumerate(_MOBILENETV2_DEPTHS) for j in range(depth)), 1)
+}
+
+
+def _mobilenetv2_rules() -> Iterator[tuple[str, str]]:
+    """Rules for torchvision's layout of MobileNetV2, with a module after the depthwise convolution or the block."""
+    yield r'^features\.0\.0\.', 'conv_stem.'
+    yield r'^features\.0\.1\.', 'bn1.'
+    yield r'^features\.18\.0\.', 'conv_head.'
+    yield r'^features\.18\.1\.', 'bn2.'
+    yield r'^classifier\.[01]\.', 'classifier.'
+    for i, block in _MOBILENETV2_BLOCKS.items():
+        # (index in the block's Sequential, timm's convolution, timm's norm); SimAM shifts the depthwise norm by one
+        at = rf'^features\.{i}\.conv\.'
+        expand = 0 if i == 1 else 1
+        if expand:
+            yield at + r'0\.0\.', f'{block}.conv_pw.'
+            yield at + r'0\.1\.', f'{block}.bn1.'
+        yield at + rf'{expand}\.0\.', f'{block}.conv_dw.'
+        yield at + rf'{expand}\.[12]\.', f'{block}.bn{1 + expand}.'
+        yield at + rf'{expand + 1}\.', f'{block}.conv_pw{"l" if expand else ""}.'
+        yield at + rf'{expand + 2}\.', f'{block}.bn{2 + expand}.'
+        yield at + rf'{expand + 3}\.', f'{block}.@.'
+
+
+# (pattern, replacement), applied in turn to every key; where two layouts differ, their keys do. '@' stands for the
+# attention of a block or a stage, whatever its slot is called in our net.
+RULES: tuple[tuple[str, str], ...] = (
+    # SimAM repository: conv2 is Sequential(conv2, SimAM), the last norm Sequential(norm, attention)
+    (r'\.conv2\.0\.', '.conv2.'),
+    (r'\.bn([23])\.0\.', r'.bn\1.'),
+    (r'\.bn[23]\.1\.', '.@.'),
+    # its CIFAR nets
+    (r'\.shortcut\.', '.downsample.'),
+    (r'^linear\.', 'fc.'),
+    # ECANet and attention-module: the attention is a child of the block, BAM of the net
+    (r'\.(eca|cbam)\.', '.@.'),
+    (r'^bam(\d)\.', r'layer\1.@.'),
+    *_mobilenetv2_rules(),
+    # inside the layers
+    (r'@\.fc\.0\.', '@.fc1.'),
+    (r'@\.fc\.2\.', '@.fc2.'),
+    (r'@\.ChannelGate\.mlp\.1\.', '@.channel.fc1.'),
+    (r'@\.ChannelGate\.mlp\.3\.', '@.channel.fc2.'),
+    (r'@\.SpatialGate\.spatial\.', '@.spatial.'),
+    (r'@\.channel_att\.gate_c\.gate_c_fc_0\.', '@.channel.fc1.'),
+    (r'@\.channel_att\.gate_c\.gate_c_bn_1\.', '@.channel.bn1.'),
+    (r'@\.channel_att\.gate_c\.gate_c_fc_final\.', '@.channel.fc2.'),
+    (r'@\.spatial_att\.gate_s\.gate_s_(conv|bn)_reduce0\.', r'@.spatial.\g<1>0.'),
+    (r'@\.spatial_att\.gate_s\.gate_s_(conv|bn)_di_0\.', r'@.spatial.\g<1>1.'),
+    (r'@\.spatial_att\.gate_s\.gate_s_(conv|bn)_di_1\.', r'@.spatial.\g<1>2.'),
+    (r'@\.spatial_att\.gate_s\.gate_s_conv_final\.', '@.spatial.conv3.'),
+)
+_RULES = tuple((re.compile(pattern), replacement) for pattern, replacement in RULES)
+
+
+def convert_state_dict(state_dict: Mapping[str, Any], model_name: str) -> dict[str, Tensor]:
+    """A state dict in any of the known layouts, with keys that load strictly into `timm.create_model(model_name)`.
+
+    Known are the layouts of the SimAM, ECANet and attention-module (BAM, CBAM) repositories, of torchvision and of
+    timm, with or without a training script's wrapper dict and `module.` prefixes; thop's counters are dropped. The
+    numbers of classes and of input channels are the file's. The sizes of attention layers are options (kernel_size,
+    reduction): the model checks them when it loads.
+
+    Raises:
+        ValueError: the keys, or the shapes outside of the attention layers, are not those of the model; the message
+            names the first ones, and the model that they fit, if it is one of the same backbone.
+    """
+    tensors = {_PREFIX.sub('', k): v for k, v in _unwrap(state_dict).items()}
+    renamed = {_rename(k): (k, v) for k, v in tensors.items() if not _COUNTERS.search(k)}
+    complaint = _complaint(renamed, model_name)
+    if complaint:
+        fits = [n for n in _siblings(model_name) if not _complaint(renamed, n)]
+        hint = f' These are the keys of {fits[0]}.' if fits else ''
+        raise ValueError(f'The state dict does not fit {model_name}: {complaint}.{hint}')
+    slots = _attention_slots(_empty_model(renamed, model_name))
+    return {_resolve(key, slots): value for key, (_, value) in renamed.items()}
+
+
+def _unwrap(state_dict: Mapping[str, Any]) -> Mapping[str, Tensor]:
+    for wrapper in _WRAPPERS:
+        if isinstance(state_dict.get(wrapper), Mapping):
+            return state_dict[wrapper]  # type: ignore[no-any-return]
+    for key, value in state_dict.items():
+        if not isinstance(value, Tensor):
+            raise ValueError(f'A state dict holds tensors, but {key!r} is {type(value).__name__}.')
+    return state_dict
+
+
+def _rename(key: str) -> str:
+    for pattern, replacement in _RULES:
+        key = pattern.sub(replacement, key)
+    return key
+
+
+def _complaint(renamed: Mapping[str, tuple[str, Tensor]], model_name: str) -> str:
+    """What keeps the renamed tensors from the model, in the file's own keys; '' if nothing does."""
+    model = _empty_model(renamed, model_name)
+    slots = _attention_slots(model)
+    given = {_resolve(key, slots): (source, value) for key, (source, value) in renamed.items()}
+    wanted = model.state_dict()
+    unknown = [source for key, (source, _) in given.items() if key not in wanted]
+    if unknown:
+        return f'it has keys that the model lacks, such as {", ".join(unknown[:3])}'
+    missing = [key for key in wanted if key not in given]
+    if missing:
+        return f'it lacks {", ".join(missing[:3])}'
+    fixed = [key for key in wanted if not any(key.startswith(f'{slot}.') for slot in slots.values())]
+    for key in fixed:
+        source, value = given[key]
+        if value.shape != wanted[key].shape:
+            return f'{source} has shape {tuple(value.shape)} instead of {tuple(wanted[key].shape)}'
+    return ''
+
+
+def _empty_model(renamed: Mapping[str, tuple[str, Tensor]], model_name: str) -> nn.Module:
+    """The model without storage, with the file's numbers of classes and input channels."""
+    cfg = timm.models.get_pretrained_cfg(model_name)
+    sizes = {'num_classes': (f'{cfg.classifier}.weight', 0), 'in_chans': (f'{cfg.first_conv}.weight', 1)}
+    found = {name: renamed[key][1].shape[dim] for name, (key, dim) in sizes.items() if key in renamed}
+    return timm.create_model(model_name, device='meta', **found)
+
+
+def _attention_slots(model: nn.Module) -> dict[str, str]:
+    """The path of the attention layer by the path of the block or stage it belongs to."""
+    layers = tuple({row.layer for row in ATTENTION.values()})
+    paths = [path for path, module in model.named_modules() if isinstance(module, layers)]
+    return {path.rpartition('.')[0]: path for path in paths}
+
+
+def _resolve(key: str, slots: Mapping[str, str]) -> str:
+    owner, _, rest = key.partition('.@.')
+    return f'{slots.get(owner, owner)}.{rest}' if rest else key
+
+
+def _siblings(model_name: str) -> list[str]:
+    """The other registered names of the same backbone."""
+    stems = [model_name.removesuffix(f'_{key}') for key in ATTENTION if model_name.endswith(f'_{key}')]
+    stem = min(stems, key=len, default=model_name)
+    names = [stem, *(f'{stem}_{key}' for key in ATTENTION)]
+    return [n for n in names if timm.is_model(n) and n != model_name]
