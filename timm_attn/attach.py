@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 from torch import nn
 
-from timm_attn.attention import ATTENTION, Attention
+from timm_attn.attention import ATTENTION, Attention, AttentionLayer
 from timm_attn.blocks import SLOTTED, Slot
 
 ModelT = TypeVar('ModelT', bound=nn.Module)
@@ -41,6 +41,11 @@ def attach(
     return model
 
 
+def attention_layers(model: nn.Module) -> dict[str, AttentionLayer]:
+    """The attention layers of a net by their paths, in the order of its modules."""
+    return {path: module for path, module in model.named_modules() if isinstance(module, AttentionLayer)}
+
+
 def find_attention(attention: str | Attention) -> Attention:
     """The row of a name; a row is its own."""
     if isinstance(attention, Attention):
@@ -56,7 +61,7 @@ def layer_options(row: Attention, attn_kwargs: Mapping[str, Any] | None) -> dict
     for name in attn_kwargs or {}:
         if name not in known:
             valid = f'choose from {", ".join(known)}' if known else 'it has none'
-            raise TypeError(f'{row.layer.__name__} has no option {name!r} (attn_kwargs): {valid}.')
+            raise TypeError(f'{row.title} has no option {name!r} (attn_kwargs): {valid}.')
     return {**row.defaults, **(attn_kwargs or {})}
 
 
@@ -66,17 +71,17 @@ def _fill_slots(model: nn.Module, row: Attention, options: Mapping[str, Any]) ->
         known = ', '.join(cls.__name__ for cls in SLOTTED)
         raise ValueError(f'{type(model).__name__} has no block with a {row.site!r} site; known blocks: {known}.')
     for block in blocks:
-        slot: Slot = block.slots[row.site]  # type: ignore[index, assignment]
+        slot: Slot = block.slots[row.site]
         taken = getattr(block, slot.attr)
         if taken is not None:
             raise ValueError(f'The slot {slot.attr!r} of {type(block).__name__} already holds {taken}.')
         setattr(block, slot.attr, _layer_for(block.get_submodule(slot.conv), row, options).train(block.training))
 
 
-def _with_slots(block: nn.Module) -> nn.Module:
+def _with_slots(block: Any) -> Any:
     """The block itself, turned into its class with slots where timm built it; new slots are empty."""
     block.__class__ = SLOTTED.get(type(block), type(block))
-    for slot in block.slots.values():  # type: ignore[operator, union-attr]
+    for slot in block.slots.values():
         if not hasattr(block, slot.attr):
             setattr(block, slot.attr, None)
     return block

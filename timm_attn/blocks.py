@@ -4,7 +4,7 @@ The slots are declared for type checkers only: TorchScript reads a class's annot
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from timm.models._efficientnet_blocks import DepthwiseSeparableConv, InvertedResidual
 from timm.models.resnet import BasicBlock, Bottleneck
@@ -30,6 +30,8 @@ class AttnBasicBlock(BasicBlock):
     slots = {'conv': Slot('conv_attn', 'conv2'), 'block': Slot('se', 'conv2')}
     if TYPE_CHECKING:
         conv_attn: nn.Module | None
+        se: Any
+        aa: Any
 
     def forward(self, x: Tensor) -> Tensor:
         shortcut = x
@@ -58,6 +60,8 @@ class AttnBottleneck(Bottleneck):
     slots = {'conv': Slot('conv_attn', 'conv2'), 'block': Slot('se', 'conv3')}
     if TYPE_CHECKING:
         conv_attn: nn.Module | None
+        se: Any
+        aa: Any
 
     def forward(self, x: Tensor) -> Tensor:
         shortcut = x
@@ -90,6 +94,7 @@ class AttnDepthwiseSeparableConv(DepthwiseSeparableConv):
     if TYPE_CHECKING:
         conv_attn: nn.Module | None
         block_attn: nn.Module | None
+        aa: Any
 
     def forward(self, x: Tensor) -> Tensor:
         shortcut = x
@@ -118,6 +123,7 @@ class AttnInvertedResidual(InvertedResidual):
     if TYPE_CHECKING:
         conv_attn: nn.Module | None
         block_attn: nn.Module | None
+        aa: Any
 
     def forward(self, x: Tensor) -> Tensor:
         shortcut = x

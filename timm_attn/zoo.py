@@ -61,17 +61,15 @@ def _register(name: str, backbone: Backbone, attention: tuple[str, Attention] | 
     register_model(entrypoint)
 
 
-def _entrypoint(
-    name: str, backbone: Backbone, attention: tuple[str, Attention] | None
-) -> Callable[..., nn.Module]:
+def _entrypoint(name: str, backbone: Backbone, attention: tuple[str, Attention] | None) -> Callable[..., nn.Module]:
     def entrypoint(
         pretrained: bool = False, *, attn_kwargs: Mapping[str, Any] | None = None, **kwargs: Any
     ) -> nn.Module:
-        loading = _verified_source(name, kwargs) if pretrained else {}
+        if pretrained:
+            kwargs.update(_verified_source(name, kwargs))
+        features = {**backbone.features, **kwargs.pop('feature_cfg', {})}
         build = partial(_build, backbone, attention, attn_kwargs)
-        model: nn.Module = build_model_with_cfg(
-            build, name, pretrained, feature_cfg=dict(backbone.features), **{**kwargs, **loading}
-        )
+        model: nn.Module = build_model_with_cfg(build, name, pretrained, feature_cfg=features, **kwargs)
         return model
 
     entrypoint.__name__ = entrypoint.__qualname__ = name

@@ -1,6 +1,6 @@
 """The attention layers and their table. A new attention is a file here and its row in ATTENTION."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal
@@ -8,6 +8,7 @@ from typing import Any, Literal
 from torch import nn
 
 from timm_attn.attention.bam import BAM
+from timm_attn.attention.base import AttentionLayer
 from timm_attn.attention.cbam import CBAM
 from timm_attn.attention.eca import ECA
 from timm_attn.attention.gc import GC
@@ -31,7 +32,7 @@ class Attention:
         defaults: options that differ from the constructor's.
     """
 
-    layer: type[nn.Module]
+    layer: Callable[..., nn.Module]
     site: Site
     title: str
     paper: str
@@ -57,4 +58,4 @@ ATTENTION: Mapping[str, Attention] = MappingProxyType(
     }
 )
 
-__all__ = ['ATTENTION', 'Attention', 'Site', 'BAM', 'CBAM', 'ECA', 'GC', 'SE', 'SRM', 'SimAM']
+__all__ = ['ATTENTION', 'Attention', 'AttentionLayer', 'Site', 'BAM', 'CBAM', 'ECA', 'GC', 'SE', 'SRM', 'SimAM']

@@ -1,9 +1,12 @@
 """BAM: Bottleneck Attention Module (Park et al., BMVC 2018; IJCV 2020, "A Simple and Light-Weight Attention...")."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.types import Device
 
+from timm_attn.attention.base import AttentionLayer, hidden_width
 from timm_attn.attention.norm import BatchNorm
 
 COMBINE = ('sum', 'product')
@@ -37,7 +40,7 @@ class SpatialBranch(nn.Module):
         self, channels: int, hidden: int, dilation: int, inner: bool, device: Device, dtype: torch.dtype | None
     ) -> None:
         super().__init__()
-        dilated = dict(kernel_size=3, padding=dilation, dilation=dilation)
+        dilated: dict[str, Any] = dict(kernel_size=3, padding=dilation, dilation=dilation)
         self.conv0 = nn.Conv2d(channels, hidden, 1, device=device, dtype=dtype)
         self.bn0 = _norm(inner, hidden, device, dtype)
         self.conv1 = nn.Conv2d(hidden, hidden, **dilated, device=device, dtype=dtype)
@@ -55,7 +58,7 @@ class SpatialBranch(nn.Module):
         return self.bn3(self.conv3(x))
 
 
-class BAM(nn.Module):
+class BAM(AttentionLayer):
     """F + F * sigmoid(Mc(F) + Ms(F)): a channel and a spatial map in parallel, added (BAM Eq. 1 and 2).
 
     Shape: (N, C, H, W) -> (N, C, H, W). Parameters with h = C // r: 3 C h + 18 h^2 + 5 h + 3 C + 3 as in the paper,
@@ -84,12 +87,12 @@ class BAM(nn.Module):
         device: Device = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(channels)
         if combine not in COMBINE:
             raise ValueError(f'combine of BAM must be one of {", ".join(COMBINE)}, but got {combine!r}.')
         if norm not in NORMS:
             raise ValueError(f'norm of BAM must be one of {", ".join(NORMS)}, but got {norm!r}.')
-        hidden = max(1, channels // reduction)
+        hidden = hidden_width(channels, reduction)
         self.channel = ChannelBranch(channels, hidden, norm == 'inner', device, dtype)
         self.spatial = SpatialBranch(channels, hidden, dilation, norm == 'inner', device, dtype)
         self.combine = combine
@@ -108,9 +111,6 @@ class BAM(nn.Module):
         channel, spatial = self.channel(x), self.spatial(x)
         combined = channel * spatial if self.combine == 'product' else channel + spatial
         return 1 + combined.sigmoid()
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x * self.attention(x)
 
     def extra_repr(self) -> str:
         return f'combine={self.combine}'

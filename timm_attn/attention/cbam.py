@@ -4,6 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.types import Device
 
+from timm_attn import ops
+from timm_attn.attention.base import AttentionLayer, hidden_width, odd_kernel_size
 from timm_attn.attention.norm import BatchNorm
 
 
@@ -34,7 +36,7 @@ class SpatialGate(nn.Module):
         return self.bn(self.conv(pooled)).sigmoid()
 
 
-class CBAM(nn.Module):
+class CBAM(AttentionLayer):
     """F' = Mc(F) * F, then Ms(F') * F': a gate a channel, then a gate a position (CBAM Eq. 1).
 
     Shape: (N, C, H, W) -> (N, C, H, W). Parameters: 2 C h + C + h + 2 k^2 + 2 with h = C // r (SimAM Table 1 prints
@@ -55,11 +57,9 @@ class CBAM(nn.Module):
         device: Device = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__()
-        if kernel_size < 1 or kernel_size % 2 == 0:
-            raise ValueError(f'kernel_size of CBAM must be odd and positive, but got {kernel_size}.')
-        self.channel = ChannelGate(channels, max(1, channels // reduction), device, dtype)
-        self.spatial = SpatialGate(kernel_size, device, dtype)
+        super().__init__(channels)
+        self.channel = ChannelGate(channels, hidden_width(channels, reduction), device, dtype)
+        self.spatial = SpatialGate(odd_kernel_size(kernel_size), device, dtype)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -72,5 +72,6 @@ class CBAM(nn.Module):
         return channel * self.spatial(x * channel)
 
     def forward(self, x: Tensor) -> Tensor:
+        x = ops.check_channels(x, self.channels)
         x = x * self.channel(x)
         return x * self.spatial(x)

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.types import Device
 
+from timm_attn.attention.base import AttentionLayer, odd_kernel_size
+
 
 def adaptive_kernel_size(channels: int, gamma: float = 2, b: float = 1) -> int:
     """The odd k of ECA Eq. 12 for a channel count: |log2(C) / gamma + b / gamma|_odd, rounded up to odd."""
@@ -14,7 +16,7 @@ def adaptive_kernel_size(channels: int, gamma: float = 2, b: float = 1) -> int:
     return t if t % 2 else t + 1
 
 
-class ECA(nn.Module):
+class ECA(AttentionLayer):
     """sigmoid(conv1d_k(mean(X))) * X, a gate a channel from its k neighbours (ECA Eq. 9 and 10). Parameters: k.
 
     Shape: (N, C, H, W) -> (N, C, H, W). A checkpoint of any odd kernel size loads: the layer takes the file's size
@@ -35,19 +37,14 @@ class ECA(nn.Module):
         device: Device = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__()
-        k = adaptive_kernel_size(channels, gamma, b) if kernel_size is None else kernel_size
-        if k < 1 or k % 2 == 0:
-            raise ValueError(f'kernel_size of ECA must be odd and positive, but got {k}.')
+        super().__init__(channels)
+        k = adaptive_kernel_size(channels, gamma, b) if kernel_size is None else odd_kernel_size(kernel_size)
         self.conv = nn.Conv1d(1, 1, k, padding=k // 2, bias=False, device=device, dtype=dtype)
 
     def attention(self, x: Tensor) -> Tensor:
         """The factor of every channel, (N, C, 1, 1)."""
         squeezed = x.mean(dim=(2, 3))[:, None]  # (N, 1, C)
         return self.conv(squeezed).sigmoid()[:, 0, :, None, None]
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x * self.attention(x)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         weight = state_dict.get(prefix + 'conv.weight')

@@ -4,8 +4,11 @@ import torch
 from torch import Tensor, nn
 from torch.types import Device
 
+from timm_attn import ops
+from timm_attn.attention.base import AttentionLayer, hidden_width
 
-class GC(nn.Module):
+
+class GC(AttentionLayer):
     """X + W2 relu(LN(W1 sum_j softmax(Wk X)_j X_j)): a global context added to every position (GCNet Eq. 5).
 
     Shape: (N, C, H, W) -> (N, C, H, W). Parameters: 2 C h + 2 C + 3 h + 1 with the hidden width h; SimAM Table 1
@@ -26,8 +29,8 @@ class GC(nn.Module):
         device: Device = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__()
-        hidden = max(min_hidden, channels // reduction)
+        super().__init__(channels)
+        hidden = hidden_width(channels, reduction, min_hidden)
         self.conv_mask = nn.Conv2d(channels, 1, 1, device=device, dtype=dtype)
         self.fc1 = nn.Linear(channels, hidden, device=device, dtype=dtype)
         self.norm = nn.LayerNorm(hidden, device=device, dtype=dtype)
@@ -47,4 +50,5 @@ class GC(nn.Module):
         return self.fc2(self.act(self.norm(self.fc1(context))))[:, :, None, None]
 
     def forward(self, x: Tensor) -> Tensor:
+        x = ops.check_channels(x, self.channels)
         return x + self.attention(x)

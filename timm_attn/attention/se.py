@@ -4,8 +4,10 @@ import torch
 from torch import Tensor, nn
 from torch.types import Device
 
+from timm_attn.attention.base import AttentionLayer, hidden_width
 
-class SE(nn.Module):
+
+class SE(AttentionLayer):
     """sigmoid(W2 relu(W1 mean(X))) * X, a gate a channel (SENet Eq. 2 to 4). Parameters: 2 C^2 / r.
 
     Shape: (N, C, H, W) -> (N, C, H, W).
@@ -25,8 +27,8 @@ class SE(nn.Module):
         device: Device = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__()
-        hidden = max(1, channels // reduction)
+        super().__init__(channels)
+        hidden = hidden_width(channels, reduction)
         self.fc1 = nn.Linear(channels, hidden, bias=bias, device=device, dtype=dtype)
         self.act = nn.ReLU()
         self.fc2 = nn.Linear(hidden, channels, bias=bias, device=device, dtype=dtype)
@@ -35,6 +37,3 @@ class SE(nn.Module):
         """The factor of every channel, (N, C, 1, 1)."""
         squeezed = x.mean(dim=(2, 3))  # (N, C)
         return self.fc2(self.act(self.fc1(squeezed))).sigmoid()[:, :, None, None]
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x * self.attention(x)

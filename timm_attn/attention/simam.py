@@ -1,13 +1,14 @@
 """SimAM: A Simple, Parameter-Free Attention Module for Convolutional Neural Networks (Yang et al., ICML 2021)."""
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.types import Device
 
 from timm_attn import ops
+from timm_attn.attention.base import AttentionLayer
 
 
-class SimAM(nn.Module):
+class SimAM(AttentionLayer):
     """sigmoid(1 / E) * X: every neuron weighted by how much it stands out in its channel (SimAM Eq. 5 and 6).
 
     Shape: (N, C, H, W) -> (N, C, H, W). No parameters: channels, device and dtype are the common constructor.
@@ -23,7 +24,7 @@ class SimAM(nn.Module):
     def __init__(
         self, channels: int, *, e_lambda: float = 1e-4, device: Device = None, dtype: torch.dtype | None = None
     ) -> None:
-        super().__init__()
+        super().__init__(channels)
         self.e_lambda = e_lambda
 
     def attention(self, x: Tensor) -> Tensor:
@@ -31,7 +32,7 @@ class SimAM(nn.Module):
         return ops.simam_weights(x, self.e_lambda)
 
     def forward(self, x: Tensor) -> Tensor:
-        return ops.simam(x, self.e_lambda)
+        return ops.simam(ops.check_channels(x, self.channels), self.e_lambda)
 
     def extra_repr(self) -> str:
         return f'e_lambda={self.e_lambda:g}'

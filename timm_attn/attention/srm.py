@@ -5,10 +5,11 @@ from torch import Tensor, nn
 from torch.types import Device
 
 from timm_attn import ops
+from timm_attn.attention.base import AttentionLayer
 from timm_attn.attention.norm import BatchNorm
 
 
-class SRM(nn.Module):
+class SRM(AttentionLayer):
     """sigmoid(BN(w . [mean(X), std(X)])) * X, a gate a channel from its style (SRM Eq. 1 to 3). Parameters: 4 C.
 
     Shape: (N, C, H, W) -> (N, C, H, W). `cfc` starts at zero, as in the authors' code.
@@ -18,10 +19,9 @@ class SRM(nn.Module):
     statistics. SimAM Table 1 prints 6 C, which counts the running statistics, and its Table 3 the 2 C of the BN.
     """
 
-    eps = 1e-5  # under the root of the variance
-
     def __init__(self, channels: int, *, device: Device = None, dtype: torch.dtype | None = None) -> None:
-        super().__init__()
+        super().__init__(channels)
+        self.eps = 1e-5  # under the root of the variance
         self.cfc = nn.Parameter(torch.zeros(channels, 2, device=device, dtype=dtype))
         self.bn = BatchNorm(channels, device=device, dtype=dtype)
 
@@ -31,6 +31,3 @@ class SRM(nn.Module):
         style = torch.cat([mean, (variance + self.eps).sqrt()], dim=3).type_as(x)  # (N, C, 1, 2)
         encoded = (style * self.cfc[:, None]).sum(dim=3)  # (N, C, 1)
         return self.bn(encoded).sigmoid()[..., None]
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x * self.attention(x)

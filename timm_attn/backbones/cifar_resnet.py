@@ -3,7 +3,7 @@
 Block, net, variants. Three stages of 16, 32 and 64 channels, a 3x3 stem, no max-pool, projection shortcuts with BN.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +20,9 @@ class CifarBasicBlock(nn.Module):
     """conv1 bn1 act1 conv2 [conv_attn] bn2 [block_attn] + shortcut, act2."""
 
     slots = {'conv': Slot('conv_attn', 'conv2'), 'block': Slot('block_attn', 'conv2')}
+    if TYPE_CHECKING:
+        conv_attn: nn.Module | None
+        block_attn: nn.Module | None
 
     def __init__(self, in_chs: int, out_chs: int, stride: int, dd: dict[str, Any]) -> None:
         super().__init__()
@@ -52,6 +55,11 @@ class CifarBasicBlock(nn.Module):
         return self.act2(x + shortcut)
 
 
+def _stage(in_chs: int, out_chs: int, depth: int, stride: int, dd: dict[str, Any]) -> nn.Sequential:
+    first = CifarBasicBlock(in_chs, out_chs, stride, dd)
+    return nn.Sequential(first, *(CifarBasicBlock(out_chs, out_chs, 1, dd) for _ in range(depth - 1)))
+
+
 class CifarResNet(nn.Module):
     """conv1 bn1 act1, layer1 to layer3 at strides 1, 2, 4, global pool, fc; timm's names and its model interface.
 
@@ -59,8 +67,6 @@ class CifarResNet(nn.Module):
         depths: blocks of each stage; ResNet-20 has (3, 3, 3).
         num_classes, in_chans, global_pool, drop_rate, zero_init_last: as in timm's ResNet.
     """
-
-    widths = (16, 32, 64)
 
     def __init__(
         self,
@@ -77,20 +83,19 @@ class CifarResNet(nn.Module):
         dd: dict[str, Any] = {'device': device, 'dtype': dtype}
         self.num_classes, self.in_chans, self.drop_rate = num_classes, in_chans, drop_rate
         self.grad_checkpointing = False
-        chs = self.widths[0]
+        chs = 16
         self.conv1 = nn.Conv2d(in_chans, chs, 3, padding=1, bias=False, **dd)
         self.bn1 = nn.BatchNorm2d(chs, **dd)
         self.act1 = nn.ReLU(inplace=True)
-        self.feature_info = [dict(num_chs=chs, reduction=1, module='act1')]
-        for i, (width, depth) in enumerate(zip(self.widths, depths, strict=True)):
-            strides = [1 if i == 0 else 2] + [1] * (depth - 1)
-            blocks = [CifarBasicBlock(chs if j == 0 else width, width, s, dd) for j, s in enumerate(strides)]
-            self.add_module(f'layer{i + 1}', nn.Sequential(*blocks))
-            self.feature_info.append(dict(num_chs=width, reduction=2**i, module=f'layer{i + 1}'))
-            chs = width
-        self.num_features = chs
-        self.global_pool, self.fc = create_classifier(chs, num_classes, pool_type=global_pool, **dd)
-        self.head_hidden_size = chs * self.global_pool.feat_mult()
+        self.feature_info: list[dict[str, Any]] = [dict(num_chs=chs, reduction=1, module='act1')]
+        self.layer1 = _stage(chs, chs, depths[0], 1, dd)
+        self.layer2 = _stage(chs, 2 * chs, depths[1], 2, dd)
+        self.layer3 = _stage(2 * chs, 4 * chs, depths[2], 2, dd)
+        for i in range(3):
+            self.feature_info.append(dict(num_chs=chs * 2**i, reduction=2**i, module=f'layer{i + 1}'))
+        self.num_features = 4 * chs
+        self.global_pool, self.fc = create_classifier(self.num_features, num_classes, pool_type=global_pool, **dd)
+        self.head_hidden_size = self.num_features * self.global_pool.feat_mult()
         self.init_weights(zero_init_last)
 
     @torch.jit.ignore

@@ -1,7 +1,8 @@
 """The arithmetic of the attention layers: readable references, torch only."""
 
+from timm_attn.ops.channels import check_channels
 from timm_attn.ops.norm import batch_norm
 from timm_attn.ops.simam import simam, simam_weights
 from timm_attn.ops.statistics import channel_moments, widen
 
-__all__ = ['batch_norm', 'channel_moments', 'simam', 'simam_weights', 'widen']
+__all__ = ['batch_norm', 'channel_moments', 'check_channels', 'simam', 'simam_weights', 'widen']

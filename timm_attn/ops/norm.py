@@ -23,9 +23,7 @@ def batch_norm(
     """
     if has_torch_function_unary(x):  # the branch on the number of values stays inside one node of a torch.fx graph
         stats = (running_mean, running_var, num_batches_tracked)
-        return handle_torch_function(  # type: ignore[no-any-return]
-            batch_norm, (x,), x, *stats, weight, bias, training, momentum, eps
-        )
+        return handle_torch_function(batch_norm, (x,), x, *stats, weight, bias, training, momentum, eps)
     if training and x.numel() > x.shape[1]:
         num_batches_tracked.add_(1)
         return F.batch_norm(x, running_mean, running_var, weight, bias, True, momentum, eps)

@@ -11,7 +11,7 @@ def widen(x: Tensor) -> Tensor:
     Squares of activations beyond 256 overflow float16, so statistics and what is built on them use this.
     """
     if has_torch_function_unary(x):  # torch.fx cannot follow a branch on a dtype: it keeps this call as one node
-        return handle_torch_function(widen, (x,), x)  # type: ignore[no-any-return]
+        return handle_torch_function(widen, (x,), x)
     if x.dtype == torch.float16 or x.dtype == torch.bfloat16:
         return x.float()
     return x

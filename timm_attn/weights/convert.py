@@ -7,6 +7,7 @@ from typing import Any
 import timm
 from torch import Tensor, nn
 
+from timm_attn.attach import attention_layers
 from timm_attn.attention import ATTENTION
 
 # What training scripts wrap a state dict in, and what data-parallel and compiled models prefix its keys with.
@@ -93,14 +94,14 @@ def convert_state_dict(state_dict: Mapping[str, Any], model_name: str) -> dict[s
         fits = [n for n in _siblings(model_name) if not _complaint(renamed, n)]
         hint = f' These are the keys of {fits[0]}.' if fits else ''
         raise ValueError(f'The state dict does not fit {model_name}: {complaint}.{hint}')
-    slots = _attention_slots(_empty_model(renamed, model_name))
+    slots = _slots(_empty_model(renamed, model_name))
     return {_resolve(key, slots): value for key, (_, value) in renamed.items()}
 
 
 def _unwrap(state_dict: Mapping[str, Any]) -> Mapping[str, Tensor]:
     for wrapper in _WRAPPERS:
         if isinstance(state_dict.get(wrapper), Mapping):
-            return state_dict[wrapper]  # type: ignore[no-any-return]
+            return state_dict[wrapper]
     for key, value in state_dict.items():
         if not isinstance(value, Tensor):
             raise ValueError(f'A state dict holds tensors, but {key!r} is {type(value).__name__}.')
@@ -116,7 +117,7 @@ def _rename(key: str) -> str:
 def _complaint(renamed: Mapping[str, tuple[str, Tensor]], model_name: str) -> str:
     """What keeps the renamed tensors from the model, in the file's own keys; '' if nothing does."""
     model = _empty_model(renamed, model_name)
-    slots = _attention_slots(model)
+    slots = _slots(model)
     given = {_resolve(key, slots): (source, value) for key, (source, value) in renamed.items()}
     wanted = model.state_dict()
     unknown = [source for key, (source, _) in given.items() if key not in wanted]
@@ -135,17 +136,16 @@ def _complaint(renamed: Mapping[str, tuple[str, Tensor]], model_name: str) -> st
 
 def _empty_model(renamed: Mapping[str, tuple[str, Tensor]], model_name: str) -> nn.Module:
     """The model without storage, with the file's numbers of classes and input channels."""
-    cfg = timm.models.get_pretrained_cfg(model_name)
+    cfg = timm.get_pretrained_cfg(model_name, allow_unregistered=False)
+    assert cfg is not None
     sizes = {'num_classes': (f'{cfg.classifier}.weight', 0), 'in_chans': (f'{cfg.first_conv}.weight', 1)}
-    found = {name: renamed[key][1].shape[dim] for name, (key, dim) in sizes.items() if key in renamed}
+    found: dict[str, Any] = {name: renamed[key][1].shape[dim] for name, (key, dim) in sizes.items() if key in renamed}
     return timm.create_model(model_name, device='meta', **found)
 
 
-def _attention_slots(model: nn.Module) -> dict[str, str]:
+def _slots(model: nn.Module) -> dict[str, str]:
     """The path of the attention layer by the path of the block or stage it belongs to."""
-    layers = tuple({row.layer for row in ATTENTION.values()})
-    paths = [path for path, module in model.named_modules() if isinstance(module, layers)]
-    return {path.rpartition('.')[0]: path for path in paths}
+    return {path.rpartition('.')[0]: path for path in attention_layers(model)}
 
 
 def _resolve(key: str, slots: Mapping[str, str]) -> str:

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -44,9 +45,10 @@ def check_keys(state_dict: Mapping[str, Tensor], model: nn.Module) -> Mapping[st
 
     A model without a classifier, or with another pool, lacks the head's keys: those may be left over.
     """
+    cfg: Mapping[str, Any] = model.default_cfg  # type: ignore[assignment]
     wanted = set(model.state_dict())
     missing = sorted(wanted - set(state_dict))
-    head = model.default_cfg['classifier'] + '.'  # type: ignore[index, operator]
+    head = f'{cfg["classifier"]}.'
     left_over = sorted(k for k in set(state_dict) - wanted if not k.startswith(head))
     if missing or left_over:
         raise RuntimeError(f'The checkpoint does not fit the model: missing {missing[:3]}, left over {left_over[:3]}.')

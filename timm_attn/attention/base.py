@@ -1,0 +1,42 @@
+"""What the attention layers share."""
+
+from torch import Tensor, nn
+
+from timm_attn import ops
+
+
+class AttentionLayer(nn.Module):
+    """X * A(X): a layer gives its factor in `attention`, broadcastable to the map.
+
+    Shape: (N, C, H, W) -> (N, C, H, W).
+
+    Raises:
+        ValueError: `channels` is not positive, or a map has other channels.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        if channels < 1:
+            raise ValueError(f'channels of {type(self).__name__} must be positive, but got {channels}.')
+        self.channels = channels
+
+    def attention(self, x: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = ops.check_channels(x, self.channels)
+        return x * self.attention(x)
+
+
+def hidden_width(channels: int, reduction: int, least: int = 1) -> int:
+    """C // r, floored, and not less than `least` (the authors' layers break where C < r)."""
+    if reduction < 1:
+        raise ValueError(f'reduction must be positive, but got {reduction}.')
+    return max(least, channels // reduction)
+
+
+def odd_kernel_size(kernel_size: int) -> int:
+    """The kernel size itself: only an odd one keeps a map's size."""
+    if kernel_size < 1 or kernel_size % 2 == 0:
+        raise ValueError(f'kernel_size must be odd and positive, but got {kernel_size}.')
+    return kernel_size

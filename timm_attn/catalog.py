@@ -1,0 +1,57 @@
+"""What the zoo holds, in words: for `timm-attn list` and `timm-attn info`."""
+
+import difflib
+import fnmatch
+import inspect
+from typing import Any
+
+import timm
+
+from timm_attn import weights, zoo
+from timm_attn.attach import attention_layers
+
+
+def require(full_name: str) -> str:
+    """The name itself, if the zoo has it; a tag may follow it.
+
+    Raises:
+        ValueError: it does not; the message names the closest ones.
+    """
+    name = full_name.partition('.')[0]
+    if name in zoo.names():
+        return full_name
+    close = difflib.get_close_matches(name, zoo.names(), n=3)
+    hint = f'did you mean {" or ".join(close)}? ' if close else ''
+    raise ValueError(f'Unknown model {name!r}: {hint}`timm-attn list` shows all {len(zoo.names())}.')
+
+
+def listing(pattern: str = '*') -> list[str]:
+    """The names that match a glob, each with the tags of its checkpoints.
+
+    Raises:
+        ValueError: none does.
+    """
+    found = fnmatch.filter(zoo.names(), pattern)
+    if not found:
+        raise ValueError(f'No model matches {pattern!r}: `timm-attn list` shows all {len(zoo.names())}.')
+    tags = {name: ' '.join(c.tag for c in weights.checkpoints_of(name)) for name in found}
+    return [f'{name}  [{tags[name]}]' if tags[name] else name for name in found]
+
+
+def description(full_name: str) -> list[str]:
+    """What a model is: parameters, attention layers with their equation and options, input, checkpoints."""
+    name = require(full_name).partition('.')[0]
+    model = timm.create_model(name, device='meta')
+    cfg: Any = model.default_cfg
+    lines = [f'{name}: {inspect.getdoc(timm.model_entrypoint(name))}']
+    lines.append(f'parameters: {sum(p.numel() for p in model.parameters()):,}')
+    lines.append(f'input: {cfg["input_size"]}, mean {cfg["mean"]}, std {cfg["std"]}, {cfg["num_classes"]} classes')
+    layers = attention_layers(model)
+    if layers:
+        path, layer = next(iter(layers.items()))
+        lines.append(f'attention: {len(layers)} x {type(layer).__name__}, the first at {path}')
+        lines.append(f'  {(inspect.getdoc(layer) or "").splitlines()[0]}')
+    for c in weights.checkpoints_of(name):
+        lines.append(f'checkpoint {c.full_name}: {c.kind}, {c.size:,} bytes, {c.license}')
+        lines += [f'  {m["dataset"]} {m["split"]} ({m["images"]:,} images): top-1 {m["top1"]:.2f} %' for m in c.metrics]
+    return lines

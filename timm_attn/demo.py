@@ -1,0 +1,89 @@
+"""The demo: a bundled checkpoint by name, its accuracy on real images, a new head fine-tuned, and a picture."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from timm.data import create_transform, resolve_model_data_config
+from timm.utils import random_seed
+from torch import nn
+
+from timm_attn import weights
+from timm_attn.analysis import attention_maps
+from timm_attn.data.fashion_mnist import CLASSES, FashionMNIST
+from timm_attn.picture import Tile, contact_sheet
+from timm_attn.training.evaluate import top1_on
+from timm_attn.training.loaders import train_loader
+from timm_attn.training.recipe import Recipe
+from timm_attn.training.runner import fit
+
+MODEL = 'cifar_resnet20_simam'
+SPLIT = 'test, bundled part'  # as the manifest calls the images that come with the package
+PICTURED = 8  # images on the picture, the first of as many classes
+FINE_TUNING = Recipe(
+    batch_size=50,
+    epochs=4,
+    opt='momentum',
+    lr=0.02,
+    warmup_epochs=0,
+    smoothing=0.0,
+    scale=[0.75, 1.0],
+    ratio=[0.9, 1.1111],
+    color_jitter=None,
+    train_interpolation='bilinear',
+)
+
+
+def run_demo(picture: Path) -> None:
+    """Runs it all without a network, prints what it measures, writes the picture as PNG.
+
+    Raises:
+        RuntimeError: the bundled checkpoint is missing or damaged.
+    """
+    start = time.perf_counter()
+    random_seed(0)
+    test = FashionMNIST('validation')
+    model = timm.create_model(MODEL, pretrained=True)
+    checkpoint = weights.find_checkpoint(MODEL)
+    print(f'1. {checkpoint.full_name} from the package, {checkpoint.num_params:,} parameters, sha256 verified')
+    claimed = next(m['top1'] for m in checkpoint.metrics if m['split'] == SPLIT)
+    measured = top1_on(model, test)
+    print(f'   Fashion-MNIST, {len(test):,} test images: top-1 {measured:.2f} % (manifest: {claimed:.2f} %)')
+    draw(model, test, picture)
+    print('2. a new head, fine-tuned on 1,000 images of the set that the checkpoint was trained on')
+    fine_tune(model, test)
+    print(f'3. predictions and attention of the checkpoint: {picture}')
+    print(f'done in {time.perf_counter() - start:.0f} s')
+
+
+def fine_tune(model: nn.Module, test: FashionMNIST) -> None:
+    """Resets the classifier and trains the whole net, printing the accuracy after each epoch."""
+    model.reset_classifier(len(CLASSES))  # type: ignore[operator]
+    print(f'   fresh head: top-1 {top1_on(model, test):.1f} %')
+    loader = train_loader(FashionMNIST('train'), resolve_model_data_config(model), FINE_TUNING)
+    for row in fit(model, loader, FINE_TUNING):
+        print(f'   epoch {row["epoch"]}: loss {row["loss"]:.3f}, top-1 {top1_on(model, test):.1f} %')
+
+
+def draw(model: nn.Module, test: FashionMNIST, picture: Path) -> None:
+    """The first test image of some classes, its prediction, and the attention of the last layer at full resolution."""
+    chosen = [int((test.labels == c).argmax()) for c in range(PICTURED)]
+    transform: Any = create_transform(**resolve_model_data_config(model))
+    images = torch.stack([transform(test.image(i)) for i in chosen])
+    with torch.inference_mode():
+        probabilities, classes = model.eval()(images).softmax(dim=1).max(dim=1)
+    maps = attention_maps(model, images)
+    layer = [path for path, weight in maps.items() if weight.shape[-2:] == images.shape[-2:]][-1]
+    attention = maps[layer].mean(dim=1)  # (n, H, W)
+    tiles = [
+        Tile(
+            test.image(index),
+            attention[row].numpy(),
+            f'{CLASSES[classes[row]]} {100 * probabilities[row]:.0f} %',
+            f'true: {CLASSES[test.labels[index]]}',
+        )
+        for row, index in enumerate(chosen)
+    ]
+    contact_sheet(tiles, f'{MODEL}: prediction and attention at {layer}, mean over channels').save(picture)

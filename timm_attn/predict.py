@@ -1,0 +1,56 @@
+"""Class predictions for image files."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from PIL import Image, UnidentifiedImageError
+from timm.data import create_transform, resolve_model_data_config
+
+from timm_attn.catalog import require
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """An image's most probable classes, best first, as (label, probability)."""
+
+    path: Path
+    classes: list[tuple[str, float]]
+
+
+@torch.inference_mode()
+def predict(model_name: str, paths: Sequence[Path], top: int = 5) -> list[Prediction]:
+    """The top classes of each image, with the model's checkpoint and its own preprocessing.
+
+    Raises:
+        ValueError: the model is unknown, or a file is not a readable image (then nothing is predicted).
+        RuntimeError: the model has no checkpoint.
+    """
+    images = [read_image(path) for path in paths]
+    model = timm.create_model(require(model_name), pretrained=True).eval()
+    transform = create_transform(**resolve_model_data_config(model))
+    cfg: Any = model.default_cfg
+    labels = cfg.get('label_names') or [f'class {i}' for i in range(cfg['num_classes'])]
+    predictions = []
+    for path, image in zip(paths, images, strict=True):
+        probabilities, classes = model(transform(image)[None])[0].softmax(dim=0).topk(min(top, len(labels)))
+        ranked = zip(classes.tolist(), probabilities.tolist(), strict=True)
+        predictions.append(Prediction(path, [(labels[c], p) for c, p in ranked]))
+    return predictions
+
+
+def read_image(path: Path) -> Image.Image:
+    """An image file as RGB.
+
+    Raises:
+        ValueError: the file is missing or cannot be decoded.
+    """
+    try:
+        return Image.open(path).convert('RGB')
+    except FileNotFoundError:
+        raise ValueError(f'There is no image {path}.') from None
+    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+        raise ValueError(f'{path} cannot be read as an image: {error}.') from error
