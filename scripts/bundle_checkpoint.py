@@ -1,0 +1,96 @@
+#!/usr/bin/env python3
+"""Takes trained weights into the package and writes their row of weights_manifest.json.
+
+    python scripts/bundle_checkpoint.py cifar_resnet20_simam runs/cifar_resnet20_simam/last.safetensors \
+        /usr/share/datasets/fashion-mnist --command "$COMMAND" --hardware '1 core of an x86-64 CPU'
+
+The accuracies are measured here, on the complete test set and on the part of it that comes with the package.
+"""
+
+import argparse
+import datetime
+import json
+import os
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+
+import timm
+import torch
+from measure_bundled import measure
+from safetensors.torch import load_file
+
+import timm_attn  # noqa: F401
+from timm_attn.data.fashion_mnist import CLASSES
+from timm_attn.training.recipe import load_recipe
+from timm_attn.weights.manifest import Checkpoint, manifest_path
+from timm_attn.weights.verify import file_sha256
+
+RECIPE, TAG = 'fashion_mnist', 'fmnist'
+
+
+def record(name: str, weights: Path, data: Path, command: str, hardware: str, bundled: Path) -> Checkpoint:
+    """The manifest row of a file of weights, measured."""
+    recipe, today = load_recipe(RECIPE), datetime.date.today().isoformat()
+    cfg = dict(
+        input_size=recipe.input_size,
+        pool_size=[7, 7],
+        mean=recipe.mean,
+        std=recipe.std,
+        interpolation=recipe.interpolation,
+        crop_pct=recipe.crop_pct,
+        num_classes=recipe.num_classes,
+        label_names=list(CLASSES),
+    )
+    model = timm.create_model(name, num_classes=recipe.num_classes, pretrained_cfg=cfg)
+    model.load_state_dict(load_file(weights), strict=True)
+    measuring = 'python scripts/measure_bundled.py DIR'
+    metrics = [
+        dict(dataset='Fashion-MNIST', split=split, images=images, top1=round(top1, 2), command=measuring, date=today)
+        for split, images, top1 in measure(model, data)
+    ]
+    training = dict(
+        recipe=RECIPE, command=command, seed=recipe.seed, epochs=recipe.epochs, date=today, hardware=hardware,
+        torch=torch.__version__.partition('+')[0], timm=timm.__version__, selection='none: the last epoch',
+    )  # fmt: skip
+    shutil.copyfile(weights, bundled)
+    bundled.chmod(0o644)  # safetensors writes 0600
+    return Checkpoint(
+        name=name,
+        tag=TAG,
+        kind='bundled',
+        file=bundled.name,
+        size=bundled.stat().st_size,
+        sha256=file_sha256(bundled),
+        num_params=sum(p.numel() for p in model.parameters()),
+        cfg=cfg,
+        license='Apache-2.0',
+        metrics=tuple(metrics),
+        training=training,
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('name')
+    parser.add_argument('weights', type=Path)
+    parser.add_argument('data', type=Path, help='folder of the four idx files')
+    parser.add_argument('--command', required=True, help='the command that trained them')
+    parser.add_argument('--hardware', required=True)
+    args = parser.parse_args()
+    root = Path(__file__).resolve().parents[1]
+    bundled = root / 'timm_attn' / 'weights' / 'bundled' / f'{args.name}.{TAG}.safetensors'
+    bundled.parent.mkdir(exist_ok=True)
+    row = asdict(record(args.name, args.weights, args.data, args.command, args.hardware, bundled))
+    path = manifest_path()
+    manifest = json.loads(path.read_text())
+    others = [r for r in manifest['checkpoints'] if (r['name'], r['tag']) != (args.name, TAG)]
+    manifest['checkpoints'] = sorted([*others, row], key=lambda r: (r['name'], r['tag']))
+    partial = path.with_suffix('.partial')
+    partial.write_text(json.dumps(manifest, indent=2) + '\n')
+    os.replace(partial, path)
+    print(json.dumps(row, indent=2))
+
+
+if __name__ == '__main__':
+    main()
