@@ -40,8 +40,11 @@ def run_demo(picture: Path) -> None:
     """Runs it all without a network, prints what it measures, writes the picture as PNG.
 
     Raises:
+        FileNotFoundError: there is no folder for the picture.
         RuntimeError: the bundled checkpoint is missing or damaged.
     """
+    if not picture.parent.is_dir():
+        raise FileNotFoundError(f'There is no folder {picture.parent} for the picture.')
     start = time.perf_counter()
     random_seed(0)
     test = FashionMNIST('validation')

@@ -103,10 +103,13 @@ def _build(
 
 def _verified_source(name: str, kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """The builder arguments that load the manifest's checkpoint, {} where the caller brings a source of their own."""
-    cfg, overlay = kwargs.get('pretrained_cfg'), dict(kwargs.get('pretrained_cfg_overlay') or {})
-    own = cfg if isinstance(cfg, Mapping) else vars(cfg) if hasattr(cfg, 'tag') else {}
-    if any(overlay.get(s) for s in _SOURCES) or (own and any(own.get(s) for s in _SOURCES)):
+    cfg, overlay = kwargs.get('pretrained_cfg'), kwargs.get('pretrained_cfg_overlay') or {}
+    fields = {} if cfg is None or isinstance(cfg, str) else dict(cfg) if isinstance(cfg, Mapping) else vars(cfg)
+    given = {**fields, **overlay}
+    sources = {source: given[source] for source in _SOURCES if given.get(source)}
+    ours = [{'file': str(checkpoint.path)} for checkpoint in weights.checkpoints_of(name)]  # as in our default cfgs
+    if sources and sources not in ours:
         return {}
-    checkpoint = weights.find_checkpoint(name, cfg if isinstance(cfg, str) else own.get('tag'))
-    overlay['file'] = str(weights.verified_path(checkpoint))
-    return dict(pretrained_cfg_overlay=overlay, pretrained_filter_fn=weights.check_keys)
+    checkpoint = weights.find_checkpoint(name, cfg if isinstance(cfg, str) else given.get('tag'))
+    file = str(weights.verified_path(checkpoint))
+    return dict(pretrained_cfg_overlay={**overlay, 'file': file}, pretrained_filter_fn=weights.check_keys)

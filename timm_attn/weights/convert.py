@@ -92,7 +92,7 @@ def convert_state_dict(state_dict: Mapping[str, Any], model_name: str) -> dict[s
     complaint = _complaint(renamed, model_name)
     if complaint:
         fits = [n for n in _siblings(model_name) if not _complaint(renamed, n)]
-        hint = f' These are the keys of {fits[0]}.' if fits else ''
+        hint = f' These are the keys of {", ".join(fits)}.' if fits else ''
         raise ValueError(f'The state dict does not fit {model_name}: {complaint}.{hint}')
     slots = _slots(_empty_model(renamed, model_name))
     return {_resolve(key, slots): value for key, (_, value) in renamed.items()}

@@ -75,13 +75,14 @@ def find_checkpoint(name: str, tag: str | None = None) -> Checkpoint:
         RuntimeError: there is none; the message says which there are.
     """
     of_name = checkpoints_of(name)
-    if not of_name:
-        have = ', '.join(c.full_name for c in checkpoints())
-        raise RuntimeError(
-            f'No pretrained weights exist for {name}: use pretrained=False for random init, or one of the models with '
-            f'weights: {have or "none yet"}.'
-        )
     for checkpoint in of_name:
         if tag in (None, checkpoint.tag):
             return checkpoint
-    raise RuntimeError(f'Invalid pretrained tag ({tag}) for {name}: choose from {", ".join(c.tag for c in of_name)}.')
+    tags = ', '.join(c.tag for c in of_name) or 'none'
+    if tag is not None:
+        raise RuntimeError(f'Invalid pretrained tag ({tag}) for {name}: its tags are {tags}.')
+    have = ', '.join(c.full_name for c in checkpoints())
+    raise RuntimeError(
+        f'No pretrained weights exist for {name}: use pretrained=False for random init, or a model that has weights '
+        f'({have}).'
+    )

@@ -1,0 +1,58 @@
+#!/usr/bin/env python3
+"""Writes the tables of README.md from the zoo and the manifest; with --check only says whether they are current."""
+
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import timm
+
+from timm_attn import ATTENTION, BACKBONES
+from timm_attn.weights import checkpoints
+
+README = Path(__file__).resolve().parents[1] / 'README.md'
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ['---'] + ['---:'] * (len(head) - 1), *rows]
+    return '\n'.join(f'| {" | ".join(line)} |' for line in lines)
+
+
+def parameters(name: str) -> str:
+    return f'{sum(p.numel() for p in timm.create_model(name, device="meta").parameters()):,}'
+
+
+def zoo_table() -> str:
+    rows = []
+    for stem, backbone in BACKBONES.items():
+        pairs = [f'{stem}_{key}' if row.site in backbone.sites else None for key, row in ATTENTION.items()]
+        rows.append([f'`{stem}`', parameters(backbone.timm or stem), *(parameters(n) if n else '' for n in pairs)])
+    return table(['backbone', 'none', *(f'`{key}`' for key in ATTENTION)], rows)
+
+
+def checkpoint_table() -> str:
+    rows = []
+    for c in checkpoints():
+        top1 = {m['split']: f'{m["top1"]:.2f}' for m in c.metrics}
+        how = (
+            f'{c.training["epochs"]} epochs, seed {c.training["seed"]}, {c.training["date"]}, {c.training["hardware"]}'
+        )
+        rows.append([f'`{c.full_name}`', f'{c.num_params:,}', top1['test'], top1['test, bundled part'], how])
+    return table(['name', 'parameters', 'top-1 % (10,000)', 'top-1 % (bundled 1,000)', 'trained'], rows)
+
+
+def main() -> int:
+    text = new = README.read_text(encoding='utf-8')
+    for name, content in {'zoo': zoo_table(), 'checkpoints': checkpoint_table()}.items():
+        between = rf'(<!-- {name} -->\n).*?(<!-- /{name} -->)'
+        new = re.sub(between, lambda m, c=content: f'{m[1]}{c}\n{m[2]}', new, flags=re.S)
+    if '--check' in sys.argv:
+        print('README.md is current' if new == text else 'README.md is out of date: run scripts/readme_tables.py')
+        return int(new != text)
+    README.write_text(new, encoding='utf-8')
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

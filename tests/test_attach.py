@@ -1,0 +1,51 @@
+"""attach on nets that timm built."""
+
+import pytest
+import timm
+import torch
+from torch import nn
+
+import timm_attn
+from timm_attn.attach import attention_layers
+
+
+def test_a_pretrained_looking_net_keeps_its_weights() -> None:
+    net = timm.create_model('resnet26d').double()
+    before = {k: v.clone() for k, v in net.state_dict().items()}
+    same = timm_attn.attach(net, 'srm')
+    assert same is net
+    layers = attention_layers(net)
+    assert len(layers) == 8 and all(layer.cfc.dtype == torch.float64 for layer in layers.values())
+    after = net.state_dict()
+    assert all(torch.equal(after[k], v) for k, v in before.items())
+    assert net.eval()(torch.randn(1, 3, 64, 64, dtype=torch.float64)).shape == (1, 1000)
+
+
+def test_the_simam_of_an_attached_net_is_that_of_the_zoo() -> None:
+    ours = timm.create_model('resnet18_simam', zero_init_last=False).eval()
+    net = timm.create_model('resnet18').eval()
+    net.load_state_dict(ours.state_dict())
+    x = torch.randn(1, 3, 64, 64)
+    assert not torch.equal(net(x), ours(x))
+    timm_attn.attach(net, 'simam', attn_kwargs=dict(e_lambda=0.1))
+    torch.testing.assert_close(net(x), ours(x), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    'build, attention, kwargs, message',
+    [
+        (lambda: timm.create_model('resnet18'), 'sam', {}, "Unknown attention 'sam': choose from se, cbam, eca"),
+        (lambda: nn.Sequential(nn.Conv2d(3, 8, 3)), 'se', {}, "Sequential has no block with a 'block' site"),
+        (lambda: timm.create_model('seresnet18'), 'se', {}, "slot 'se' of AttnBasicBlock already holds"),
+        (lambda: timm.create_model('resnet18'), 'bam', {}, 'closes stages: name them'),
+        (
+            lambda: timm.create_model('resnet18'),
+            'bam',
+            {'stages': ('fc',)},
+            "'fc' must be an nn.Sequential, but is Linear",
+        ),
+    ],
+)
+def test_bad_input(build, attention, kwargs, message) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(ValueError, match=message):
+        timm_attn.attach(build(), attention, **kwargs)

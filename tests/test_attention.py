@@ -1,0 +1,150 @@
+"""Every row of ATTENTION: the paper's formula, gradients, odd maps, half precision, counts, bad input."""
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from reference import PARAMETERS, REFERENCE
+from torch import Tensor, nn
+
+from timm_attn.attention import ATTENTION, ECA
+from timm_attn.attention.eca import adaptive_kernel_size
+
+every_attention = pytest.mark.parametrize('name', list(ATTENTION))
+MAPS = [(2, 32, 7, 7), (3, 16, 5, 9), (1, 48, 1, 1), (2, 20, 1, 6), (2, 8, 4, 3), (2, 1, 6, 5)]
+
+
+def layer_of(name: str, channels: int, **kwargs: Any) -> nn.Module:
+    """A layer whose parameters and buffers are all away from their special initial values."""
+    row = ATTENTION[name]
+    layer = row.layer(channels, **row.defaults, **kwargs)
+    with torch.no_grad():
+        for key, tensor in layer.state_dict().items():
+            if tensor.is_floating_point():
+                tensor.uniform_(0.5, 1.5) if 'var' in key else tensor.normal_(0, 0.5)
+    return layer
+
+
+def state_of(layer: nn.Module) -> dict[str, Tensor]:
+    return {k: v.double() for k, v in layer.state_dict().items()}
+
+
+def test_every_row_has_a_reference_and_a_count() -> None:
+    assert list(REFERENCE) == list(PARAMETERS) == list(ATTENTION)
+
+
+@every_attention
+@pytest.mark.parametrize('shape', MAPS, ids=str)
+def test_is_the_papers_formula(name: str, shape: tuple[int, ...]) -> None:
+    layer = layer_of(name, shape[1]).double().eval()
+    x = 3 * torch.randn(shape, dtype=torch.float64)
+    torch.testing.assert_close(layer(x), REFERENCE[name](x, state_of(layer)), rtol=1e-10, atol=1e-10)
+
+
+@every_attention
+def test_attention_is_what_is_applied(name: str) -> None:
+    layer = layer_of(name, 24).double().eval()
+    x = torch.randn(2, 24, 6, 5, dtype=torch.float64)
+    applied = layer(x) - x if name == 'gc' else layer(x) / x
+    torch.testing.assert_close(layer.attention(x).expand_as(x), applied, rtol=1e-6, atol=1e-8)
+
+
+@every_attention
+@pytest.mark.parametrize('channels', [1, 8, 24, 64, 256])
+def test_parameter_count(name: str, channels: int) -> None:
+    row = ATTENTION[name]
+    layer = row.layer(channels, **row.defaults)
+    assert sum(p.numel() for p in layer.parameters()) == PARAMETERS[name](channels)
+
+
+@every_attention
+def test_gradients(name: str) -> None:
+    layer = layer_of(name, 6).double().eval()
+    x = torch.randn(2, 6, 4, 3, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(layer, (x,))
+
+
+@every_attention
+@pytest.mark.parametrize('shape', [(1, 32, 1, 1), (1, 4, 7, 7), (2, 32, 1, 1), (1, 1, 1, 1)], ids=str)
+def test_trains_on_small_maps_and_batches(name: str, shape: tuple[int, ...]) -> None:
+    layer = layer_of(name, shape[1]).train()
+    before = copy.deepcopy(layer.state_dict())
+    x = torch.randn(shape, requires_grad=True)
+    y = layer(x)
+    y.square().sum().backward()
+    assert y.shape == x.shape and y.isfinite().all() and x.grad is not None and x.grad.isfinite().all()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in layer.parameters())
+    if shape[0] * shape[2] * shape[3] == 1:  # one value a channel: the running statistics stay
+        for key, value in layer.state_dict().items():
+            torch.testing.assert_close(value, before[key], rtol=0, atol=0)
+
+
+@every_attention
+@pytest.mark.parametrize(
+    'dtype, std, rtol', [(torch.float16, 8, 4e-3), (torch.float16, 300, 4e-3), (torch.bfloat16, 8, 3e-2)]
+)
+def test_half_precision(name: str, dtype: torch.dtype, std: float, rtol: float) -> None:
+    layer = layer_of(name, 32).to(dtype).eval()
+    x = (std * torch.randn(2, 32, 28, 28)).to(dtype)
+    x = x.contiguous(memory_format=torch.channels_last)
+    y = layer(x)
+    assert y.dtype == dtype and y.is_contiguous(memory_format=torch.channels_last)
+    if name == 'simam':  # no weights: every error is the layer's own
+        torch.testing.assert_close(y.double(), REFERENCE[name](x.double(), {}), rtol=rtol, atol=rtol * std)
+    else:
+        assert y.isfinite().all()
+
+
+@every_attention
+def test_keeps_device_and_dtype(name: str) -> None:
+    row = ATTENTION[name]
+    layer = row.layer(32, **row.defaults, device='meta', dtype=torch.bfloat16)
+    for key, tensor in layer.state_dict().items():
+        assert tensor.is_meta and (tensor.dtype == torch.bfloat16 or key.endswith('num_batches_tracked')), key
+
+
+@every_attention
+def test_other_channels_are_refused(name: str) -> None:
+    row = ATTENTION[name]
+    with pytest.raises(ValueError, match=r'\(N, 16, H, W\), but got .*1, 4, 4'):
+        row.layer(16, **row.defaults)(torch.randn(2, 1, 4, 4))
+    with pytest.raises(ValueError, match='must be positive, but got 0'):
+        row.layer(0, **row.defaults)
+
+
+@pytest.mark.parametrize(
+    'name, options, message',
+    [
+        ('se', {'reduction': 0}, 'reduction must be positive, but got 0'),
+        ('eca', {'kernel_size': 4}, 'odd and positive, but got 4'),
+        ('cbam', {'kernel_size': 6}, 'odd and positive, but got 6'),
+        ('bam', {'combine': 'mean'}, "combine of BAM must be one of sum, product, but got 'mean'"),
+        ('bam', {'norm': 'start'}, "norm of BAM must be one of end, inner, but got 'start'"),
+    ],
+)
+def test_bad_options(name: str, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ATTENTION[name].layer(32, **options)
+
+
+@pytest.mark.parametrize('channels, k', [(4, 1), (16, 3), (96, 3), (128, 5), (1024, 5), (2048, 7)])
+def test_eca_kernel_size(channels: int, k: int) -> None:
+    assert adaptive_kernel_size(channels) == ECA(channels).conv.kernel_size[0] == k
+
+
+def test_eca_takes_the_kernel_size_of_a_checkpoint() -> None:
+    source, target = layer_of('eca', 64, kernel_size=7), ECA(64)
+    parameter = target.conv.weight
+    target.load_state_dict(source.state_dict())
+    x = torch.randn(2, 64, 5, 5)
+    torch.testing.assert_close(target(x), source(x))
+    assert target.conv.weight is parameter and parameter.shape == (1, 1, 7)
+    again = ECA(64)
+    again.load_state_dict(target.state_dict())
+    torch.testing.assert_close(again(x), source(x))
+
+
+def test_eca_refuses_an_even_kernel() -> None:
+    with pytest.raises(RuntimeError, match='size mismatch for conv.weight'):
+        ECA(64).load_state_dict({'conv.weight': torch.zeros(1, 1, 4)})

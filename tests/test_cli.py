@@ -1,0 +1,74 @@
+"""The console command: what it prints, and one line with a non-zero exit for what it cannot do."""
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from timm_attn import demo, zoo
+from timm_attn.cli import main
+from timm_attn.data.fashion_mnist import CLASSES, FashionMNIST
+
+NAME = 'cifar_resnet20_simam'
+
+
+def run(capsys: pytest.CaptureFixture[str], *argv: object) -> str:
+    assert main([str(a) for a in argv]) == 0
+    return capsys.readouterr().out
+
+
+def fail(capsys: pytest.CaptureFixture[str], *argv: object) -> str:
+    assert main([str(a) for a in argv]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == '' and captured.err.startswith('timm-attn: ') and captured.err.count('\n') == 1
+    return captured.err
+
+
+def test_list(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = run(capsys, 'list').splitlines()
+    assert [line.split()[0] for line in lines] == zoo.names()
+    assert f'{NAME}  [fmnist]' in lines
+    assert 'resnet50_bam' in run(capsys, 'list', '*_bam').splitlines()
+    assert "No model matches 'x*'" in fail(capsys, 'list', 'x*')
+
+
+def test_info(capsys: pytest.CaptureFixture[str]) -> None:
+    text = run(capsys, 'info', NAME)
+    assert 'parameters: 272,474' in text and '9 x SimAM' in text and f'checkpoint {NAME}.fmnist' in text
+    assert 'parameters: 25,917,793' in run(capsys, 'info', 'resnet50_bam')
+    assert 'did you mean resnet50_simam' in fail(capsys, 'info', 'resnet50_siman')
+
+
+def test_predict(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    test = FashionMNIST('validation')
+    trouser = tmp_path / 'trouser.png'
+    test.image(int((test.labels == 1).argmax())).save(trouser)
+    assert run(capsys, 'predict', NAME, trouser).startswith(f'{trouser}: trouser 9')
+
+
+def test_predict_refuses(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    good, bad = tmp_path / 'good.png', tmp_path / 'bad.png'
+    Image.new('RGB', (28, 28)).save(good)
+    bad.write_text('not an image')
+    assert f'{bad} cannot be read as an image' in fail(capsys, 'predict', NAME, good, bad)
+    good.write_bytes(good.read_bytes()[:60])
+    assert f'{good} cannot be read as an image' in fail(capsys, 'predict', NAME, good)
+    Image.new('RGB', (28, 28)).save(good)
+    assert f'no image {tmp_path / "gone.png"}' in fail(capsys, 'predict', NAME, tmp_path / 'gone.png')
+    assert 'No pretrained weights exist for resnet50_simam' in fail(capsys, 'predict', 'resnet50_simam', good)
+    assert 'Invalid pretrained tag (a1)' in fail(capsys, 'predict', f'{NAME}.a1', good)
+    assert "Unknown model 'resnet50'" in fail(capsys, 'predict', 'resnet50', good)
+
+
+def test_demo(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(demo, 'fine_tune', lambda model, test: print('(fine-tuning)'))
+    text = run(capsys, 'demo', '--picture', tmp_path / 'demo.png')
+    measured, claimed = (float(part.split('%')[0].split()[-1]) for part in text.split('top-1')[1].split('manifest:'))
+    assert abs(measured - claimed) <= 0.2
+    picture = Image.open(tmp_path / 'demo.png')
+    assert picture.width > 1000 and len(picture.getcolors(1 << 20) or []) > 100
+
+
+def test_demo_refuses_a_folder_that_is_not_there(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert 'nowhere' in fail(capsys, 'demo', '--picture', tmp_path / 'nowhere' / 'demo.png')
+    assert not list(tmp_path.iterdir()) and len(CLASSES) == 10

@@ -1,0 +1,80 @@
+"""Layouts of state dicts, and what cannot be converted. Parity with the authors' logits is in test_parity.py."""
+
+import pytest
+import timm
+import torch
+from test_parity import reference_state_dict
+
+import timm_attn
+
+ROW = 'resnet18_eca[k3577]'
+
+
+def test_wrappers_prefixes_and_counters() -> None:
+    bare = reference_state_dict(ROW)
+    expected = timm_attn.convert_state_dict(bare, 'resnet18_eca')
+    counted = {**bare, 'layer1.0.conv1.total_ops': torch.zeros(1), 'total_params': torch.zeros(1)}
+    parallel = {f'module.{k}': v for k, v in counted.items()}
+    for variant in (counted, parallel, {'state_dict': parallel, 'epoch': 3, 'arch': 'se_resnet50'}):
+        converted = timm_attn.convert_state_dict(variant, 'resnet18_eca')
+        assert list(converted) == list(expected)
+        assert all(torch.equal(converted[k], v) for k, v in expected.items())
+
+
+@pytest.mark.parametrize('name', ['resnet50', 'mobilenetv2_100'])
+def test_timms_own_layout_and_other_heads(name: str) -> None:
+    ours = {'resnet50': 'resnet50_simam', 'mobilenetv2_100': 'mobilenetv2_simam'}[name]
+    state = timm.create_model(name, num_classes=7, in_chans=1).state_dict()
+    converted = timm_attn.convert_state_dict(state, ours)
+    timm.create_model(ours, num_classes=7, in_chans=1).load_state_dict(converted, strict=True)
+
+
+def test_torchvisions_layouts() -> None:
+    import torchvision
+
+    for theirs, ours in (('resnet18', 'resnet18_simam'), ('mobilenet_v2', 'mobilenetv2_simam')):
+        net = torchvision.models.get_model(theirs, weights=None).eval()
+        model = timm.create_model(ours).eval()
+        plain = timm.create_model(timm_attn.BACKBONES[ours.removesuffix('_simam')].timm).eval()
+        converted = timm_attn.convert_state_dict(net.state_dict(), ours)
+        model.load_state_dict(converted, strict=True)
+        plain.load_state_dict(converted, strict=True)
+        x = torch.randn(1, 3, 64, 64)
+        torch.testing.assert_close(plain(x), net(x), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    'row, name, message',
+    [
+        ('resnet50_bam_mul', 'resnet50_bam', r'such as bam1\..*These are the keys of resnet50_bam_mul'),
+        (
+            'resnet18_se',
+            'resnet18_simam',
+            r'such as layer1\.0\.bn2\.1\.fc\.0\.weight.*These are the keys of resnet18_se',
+        ),
+        (
+            'resnet18_simam',
+            'resnet18_se',
+            r'lacks layer1\.0\.se\.fc1\.weight.* keys of resnet18, resnet18_simam',
+        ),
+        ('resnet18_simam', 'resnet34_simam', r'lacks layer1\.2\.conv1\.weight'),
+        ('resnet18_simam', 'cifar_resnet20_simam', 'keys that the model lacks, such as layer4'),
+    ],
+)
+def test_what_does_not_fit_is_named(row: str, name: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        timm_attn.convert_state_dict(reference_state_dict(row), name)
+
+
+def test_shapes_are_checked() -> None:
+    state = reference_state_dict('resnet18_simam')
+    state['layer1.0.conv1.weight'] = torch.zeros(64, 64, 1, 1)
+    with pytest.raises(
+        ValueError, match=r'layer1.0.conv1.weight has shape \(64, 64, 1, 1\) instead of \(64, 64, 3, 3\)'
+    ):
+        timm_attn.convert_state_dict(state, 'resnet18_simam')
+
+
+def test_what_is_no_state_dict() -> None:
+    with pytest.raises(ValueError, match="holds tensors, but 'epoch' is int"):
+        timm_attn.convert_state_dict({'epoch': 3}, 'resnet18_simam')

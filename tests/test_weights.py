@@ -1,0 +1,143 @@
+"""The manifest against the registry and the files, and loading through timm's own call."""
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from safetensors.torch import load_file, save_file
+
+from timm_attn.weights import checkpoints, find_checkpoint, manifest, verified_path
+from timm_attn.weights.verify import file_sha256
+
+ALL = [c.full_name for c in checkpoints()]
+NAME = 'cifar_resnet20_simam'
+every_checkpoint = pytest.mark.parametrize('full_name', ALL)
+
+
+def checkpoint_of(full_name: str) -> manifest.Checkpoint:
+    return find_checkpoint(*full_name.split('.'))
+
+
+def test_manifest_and_registry_agree() -> None:
+    assert ALL and timm.list_pretrained('cifar_resnet20*') == sorted(ALL)
+    assert [n for n in timm.list_pretrained() if timm.models.is_model_in_modules(n, 'zoo')] == sorted(ALL)
+    files = {p.name for p in (manifest.PACKAGE / 'weights' / 'bundled').iterdir()}
+    assert files == {c.file for c in checkpoints()}
+
+
+@every_checkpoint
+def test_a_record_is_what_the_file_is(full_name: str) -> None:
+    checkpoint = checkpoint_of(full_name)
+    assert (checkpoint.path.stat().st_size, file_sha256(checkpoint.path)) == (checkpoint.size, checkpoint.sha256)
+    model = timm.create_model(full_name)
+    assert sum(p.numel() for p in model.parameters()) == checkpoint.num_params
+    assert {k: v.shape for k, v in load_file(checkpoint.path).items()} == {
+        k: v.shape for k, v in model.state_dict().items()
+    }
+    assert {m['split'] for m in checkpoint.metrics} == {'test', 'test, bundled part'}
+
+
+@every_checkpoint
+def test_loads_every_value(full_name: str) -> None:
+    model = timm.create_model(full_name, pretrained=True)
+    saved = load_file(checkpoint_of(full_name).path)
+    assert all(torch.equal(v, saved[k]) for k, v in model.state_dict().items())
+    assert model.default_cfg['input_size'] == [3, 28, 28] or model.default_cfg['input_size'] == (3, 28, 28)
+
+
+def test_default_tag_new_head_other_channels_and_features() -> None:
+    default = timm.create_model(NAME, pretrained=True)
+    x = torch.randn(2, 3, 28, 28)
+    torch.testing.assert_close(default.eval()(x), timm.create_model(f'{NAME}.fmnist', pretrained=True).eval()(x))
+    assert timm.create_model(NAME, pretrained=True, num_classes=3).eval()(x).shape == (2, 3)
+    gray = timm.create_model(NAME, pretrained=True, in_chans=1)
+    torch.testing.assert_close(gray.conv1.weight, default.conv1.weight.sum(1, keepdim=True))
+    features = timm.create_model(NAME, pretrained=True, features_only=True).eval()(x)
+    expected = default.forward_intermediates(x, intermediates_only=True)
+    assert [f.shape[1] for f in features] == [16, 16, 32, 64]
+    torch.testing.assert_close(features, expected)
+
+
+def test_a_source_of_the_callers_own(tmp_path: Path) -> None:
+    plain = timm.create_model('resnet18')
+    torch.save(plain.state_dict(), tmp_path / 'plain.pth')
+    overlay = dict(file=str(tmp_path / 'plain.pth'))
+    model = timm.create_model('resnet18_simam', pretrained=True, pretrained_cfg_overlay=overlay)
+    assert all(torch.equal(v, plain.state_dict()[k]) for k, v in model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    'name, message',
+    [
+        ('resnet50_simam', r'No pretrained weights exist for resnet50_simam: .*cifar_resnet20_simam\.fmnist'),
+        ('resnet50_simam.tag', r'Invalid pretrained tag \(tag\) for resnet50_simam: its tags are none'),
+        (f'{NAME}.tag', r'Invalid pretrained tag \(tag\) for cifar_resnet20_simam: its tags are fmnist'),
+    ],
+)
+def test_there_is_no_such_checkpoint(name: str, message: str) -> None:
+    with pytest.raises(RuntimeError, match=message):
+        timm.create_model(name, pretrained=True)
+
+
+def _flip_a_byte(file: Path) -> None:
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    'damage, message',
+    [
+        (_flip_a_byte, 'have sha256 .* the file is damaged'),
+        (lambda file: file.write_bytes(file.read_bytes()[:-10]), 'bytes instead of .* the file is damaged'),
+        (lambda file: file.unlink(), 'are missing at'),
+    ],
+    ids=['byte', 'cut', 'gone'],
+)
+@pytest.mark.parametrize('by_cfg', [False, True], ids=['by name', 'by cfg'])
+def test_a_damaged_file_is_an_error(
+    damage: Callable[[Path], None], message: str, by_cfg: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint = find_checkpoint(NAME)
+    cfg = timm.get_pretrained_cfg(NAME)  # scripts of timm hand a whole cfg, with our file in it, to create_model
+    copy = tmp_path / 'weights' / 'bundled' / checkpoint.file
+    copy.parent.mkdir(parents=True)
+    shutil.copy(checkpoint.path, copy)
+    monkeypatch.setattr(manifest, 'PACKAGE', tmp_path)
+    cfg.file = str(copy)
+    assert verified_path(checkpoint) == copy
+    damage(copy)
+    with pytest.raises(RuntimeError, match=message):
+        timm.create_model(NAME, pretrained=True, **({'pretrained_cfg': cfg} if by_cfg else {}))
+
+
+def test_a_checkpoint_of_other_keys_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """timm loads with strict=False for a new head: a file that lacks keys would load silently."""
+    state = load_file(find_checkpoint(NAME).path)
+    del state['layer3.1.conv1.weight']
+    folder = tmp_path / 'weights' / 'bundled'
+    folder.mkdir(parents=True)
+    save_file(state, folder / 'short.safetensors')
+    monkeypatch.setattr(manifest, 'PACKAGE', tmp_path)
+    short = replace(
+        find_checkpoint(NAME),
+        file='short.safetensors',
+        size=(folder / 'short.safetensors').stat().st_size,
+        sha256=file_sha256(folder / 'short.safetensors'),
+    )
+    monkeypatch.setattr(manifest, 'checkpoints', lambda: (short,))
+    with pytest.raises(RuntimeError, match=r"does not fit the model: missing \['layer3.1.conv1.weight'\]"):
+        timm.create_model(NAME, pretrained=True, num_classes=3)
+
+
+def test_the_manifest_is_read_from_the_package_or_the_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = json.loads(manifest.manifest_path().read_text())
+    assert root['schema_version'] == 1
+    monkeypatch.setattr(manifest, 'PACKAGE', tmp_path / 'nowhere')
+    with pytest.raises(FileNotFoundError, match='weights_manifest.json is neither in'):
+        manifest.manifest_path()

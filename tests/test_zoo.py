@@ -1,0 +1,200 @@
+"""The join: names, counts, options, the interplay with timm's registry and weights."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import timm
+import torch
+from torch import Tensor, nn
+
+from timm_attn import ATTENTION, BACKBONES, zoo
+from timm_attn.attach import attention_layers
+from timm_attn.attention import Attention
+from timm_attn.backbones import Backbone
+
+PAIRS = [(b, a) for b, row in BACKBONES.items() for a in ATTENTION if ATTENTION[a].site in row.sites]
+
+# Trainable parameters with 1000 classes, from the papers and the authors' code; MobileNetV2's BAM is not among them.
+COLUMNS = ('plain', 'simam', 'se', 'cbam', 'eca', 'srm', 'gc', 'bam_mul')
+COUNTS = {
+    'resnet18': (11_689_512, 11_689_512, 11_776_552, 11_779_392, 11_689_548, 11_697_192, 11_780_760, 11_712_503),
+    'resnet34': (21_797_672, 21_797_672, 21_954_856, 21_960_468, 21_797_746, 21_812_776, 21_963_132, 21_820_663),
+    'resnet50': (25_557_032, 25_557_032, 28_071_976, 28_089_624, 25_557_118, 25_617_448, 28_105_032, 25_915_099),
+    'resnet101': (44_549_160, 44_549_160, 49_292_328, 49_330_172, 44_549_331, 44_679_208, 49_363_481, 44_907_227),
+    'resnext50_32x4d': (25_028_904, 25_028_904, 27_543_848, 27_561_496, 25_028_990, 25_089_320, 27_576_904, 25_386_971),
+    'mobilenetv2': (3_504_872, 3_504_872, 3_533_288, 3_536_585, 3_504_931, 3_510_888, 3_536_592),
+}
+BAM_CHANNELS = {'resnet18': (64, 128, 256), 'resnet34': (64, 128, 256), 'resnet50': (256, 512, 1024),
+                'resnet101': (256, 512, 1024), 'resnet152': (256, 512, 1024), 'resnext50_32x4d': (256, 512, 1024),
+                'mobilenetv2': (16, 24, 32, 64, 96, 160), 'cifar_resnet20': (16, 32)}  # fmt: skip
+
+
+def parameters(name: str, **kwargs: Any) -> int:
+    return sum(p.numel() for p in timm.create_model(name, device='meta', **kwargs).parameters())
+
+
+def test_every_pair_and_the_plain_nets_are_registered() -> None:
+    expected = {f'{b}_{a}' for b, a in PAIRS} | {b for b, row in BACKBONES.items() if row.timm is None}
+    assert set(zoo.names()) == expected == set(timm.list_models(module='zoo'))
+    assert set(timm.list_models('*_simam')) == {f'{b}_simam' for b in BACKBONES}
+
+
+def test_import_leaves_timms_registry_alone() -> None:
+    code = """
+import json, timm
+before = {n: timm.model_entrypoint(n).__module__ for n in timm.list_models()}
+import timm_attn
+after = {n: timm.model_entrypoint(n).__module__ for n in timm.list_models()}
+print(json.dumps([sum(after[n] != m for n, m in before.items()), len(after) - len(before)]))
+"""
+    printed = subprocess.run([sys.executable, '-W', 'error', '-c', code], check=True, capture_output=True, text=True)
+    assert json.loads(printed.stdout) == [0, len(zoo.names())]
+
+
+@pytest.mark.parametrize('backbone', COUNTS)
+def test_parameters_are_the_published_ones(backbone: str) -> None:
+    plain = BACKBONES[backbone].timm
+    assert plain is not None
+    published = dict(zip(COLUMNS, COUNTS[backbone], strict=False))
+    ours = {a: parameters(plain if a == 'plain' else f'{backbone}_{a}') for a in published}
+    assert ours == published
+
+
+@pytest.mark.parametrize('backbone', BACKBONES)
+def test_bam_follows_its_own_formula(backbone: str) -> None:
+    plain = parameters(BACKBONES[backbone].timm or backbone)
+    expected = sum(3 * c * (c // 16) + 18 * (c // 16) ** 2 + 3 * c + 5 * (c // 16) + 3 for c in BAM_CHANNELS[backbone])
+    assert parameters(f'{backbone}_bam') - plain == expected
+
+
+@pytest.mark.parametrize('backbone, attention', PAIRS)
+def test_timms_weights_load_strictly(backbone: str, attention: str) -> None:
+    plain = timm.create_model(BACKBONES[backbone].timm or backbone, device='meta')
+    model = timm.create_model(f'{backbone}_{attention}', device='meta')
+    slots = tuple(f'{path}.' for path in attention_layers(model))
+    assert slots
+    assert [k for k in model.state_dict() if not k.startswith(slots)] == list(plain.state_dict())
+
+
+@pytest.mark.parametrize('attention', ATTENTION)
+@pytest.mark.parametrize('backbone', ['resnet18', 'mobilenetv2', 'cifar_resnet20'])
+def test_an_attention_that_does_nothing_changes_nothing(backbone: str, attention: str) -> None:
+    """Every layer is called once a forward pass; with layers that pass their input on, the net is the plain one."""
+    model = timm.create_model(f'{backbone}_{attention}').eval()
+    for name, parameter in model.named_parameters():
+        if name.endswith('bn2.weight'):  # some start at zero, which hides their block
+            nn.init.ones_(parameter)
+    plain = timm.create_model(BACKBONES[backbone].timm or backbone).eval()
+    plain.load_state_dict(model.state_dict(), strict=False)
+    x = torch.randn(2, 3, 64, 64)
+    calls = []
+    for path, layer in attention_layers(model).items():
+        layer.forward = lambda x, path=path: calls.append(path) or x
+    torch.testing.assert_close(model(x), plain(x), rtol=0, atol=0)
+    assert calls == list(attention_layers(model))
+
+
+def test_sites() -> None:
+    paths = {name: list(attention_layers(timm.create_model(name, device='meta'))) for name in zoo.names()}
+    assert paths['resnet50_simam'][:2] == ['layer1.0.conv_attn', 'layer1.1.conv_attn']
+    assert len(paths['resnet50_simam']) == len(paths['resnet50_se']) == 16
+    assert paths['resnet18_se'][0] == 'layer1.0.se' and paths['cifar_resnet20_se'][0] == 'layer1.0.block_attn'
+    assert paths['mobilenetv2_eca'][0] == 'blocks.0.0.block_attn' and len(paths['mobilenetv2_eca']) == 17
+    assert paths['mobilenetv2_simam'][16] == 'blocks.6.0.conv_attn'
+    assert paths['resnet50_bam'] == ['layer1.3', 'layer2.4', 'layer3.6']
+    assert paths['mobilenetv2_bam'] == [
+        'blocks.0.1',
+        'blocks.1.2',
+        'blocks.2.3',
+        'blocks.3.4',
+        'blocks.4.3',
+        'blocks.5.3',
+    ]
+    assert paths['cifar_resnet20_bam'] == ['layer1.3', 'layer2.3'] and paths['cifar_resnet20'] == []
+
+
+def test_defaults_of_rows() -> None:
+    def option(name: str, attr: str, **kwargs: Any) -> Any:
+        return getattr(next(iter(attention_layers(timm.create_model(name, device='meta', **kwargs)).values())), attr)
+
+    assert option('resnet18_simam', 'e_lambda') == option('mobilenetv2_simam', 'e_lambda') == 0.1
+    assert option('cifar_resnet20_simam', 'e_lambda') == 1e-4
+    assert option('resnet18_simam', 'e_lambda', attn_kwargs=dict(e_lambda=0.5)) == 0.5
+    assert option('resnet18_bam_mul', 'combine') == 'product' and option('resnet18_bam', 'combine') == 'sum'
+
+
+def test_attn_kwargs_reach_every_layer() -> None:
+    assert parameters('resnet18_se', attn_kwargs=dict(reduction=4)) - COUNTS['resnet18'][0] == 4 * 87_040
+
+
+def test_unknown_options() -> None:
+    with pytest.raises(TypeError, match="no option 'reducton' .*: choose from reduction, bias"):
+        timm.create_model('resnet18_se', attn_kwargs=dict(reducton=4))
+    with pytest.raises(TypeError, match="no option 'x' .*: it has none"):
+        timm.create_model('resnet18_srm', attn_kwargs=dict(x=4))
+    with pytest.raises(TypeError, match='takes no attn_kwargs'):
+        timm.create_model('cifar_resnet20', attn_kwargs=dict(reduction=4))
+    with pytest.raises(TypeError, match='unexpected keyword argument'):
+        timm.create_model('cifar_resnet20', depth=4)
+
+
+class Doubled(nn.Module):
+    """A toy attention."""
+
+    def __init__(self, channels: int, *, device: Any = None, dtype: Any = None) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.full((channels, 1, 1), 2.0, device=device, dtype=dtype))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.weight
+
+
+@pytest.fixture
+def forget() -> Iterator[None]:
+    """Takes what a test registered out of the registry again."""
+    before = set(zoo.names())
+    yield
+    for name in set(zoo.names()) - before:
+        timm.models._registry._clear_model_entries(name)
+        timm.models._registry._model_entrypoints.pop(name)
+        del zoo.default_cfgs[name]
+
+
+@pytest.mark.parametrize('site', ['conv', 'block', 'stage'])
+def test_an_eighth_attention_is_one_row(site: Any, forget: None) -> None:
+    zoo.register({'doubled': Attention(Doubled, site, 'Doubled', 'a test')})
+    for backbone in BACKBONES:
+        model = timm.create_model(f'{backbone}_doubled', device='meta')
+        assert any(isinstance(m, Doubled) for m in model.modules())
+    assert timm.create_model('cifar_resnet20_doubled')(torch.randn(1, 3, 32, 32)).shape == (1, 10)
+
+
+def test_another_backbone_is_one_row(forget: None) -> None:
+    row = Backbone(
+        BACKBONES['resnet18'].build, 'Another', BACKBONES['resnet18'].cfg, stages=('layer1',), sites=('stage',)
+    )
+    zoo.register(ATTENTION, {'another': row})
+    assert set(timm.list_models('another*')) == {'another', 'another_bam', 'another_bam_mul'}
+
+
+def test_our_names_may_be_registered_again_but_not_those_of_others() -> None:
+    zoo.register()
+    with pytest.raises(RuntimeError, match="'resnet50' is already registered by timm.models.resnet"):
+        zoo.register({}, {'resnet50': Backbone(nn.Identity, 'x', {})})
+
+
+def test_sync_batchnorm_keeps_the_attention() -> None:
+    model = timm.create_model('resnet18_simam')
+    converted = timm.layers.convert_sync_batchnorm(model)
+    assert len(attention_layers(converted)) == 8
+
+
+def test_layers_follow_device_and_dtype() -> None:
+    model = timm.create_model('cifar_resnet20_se', dtype=torch.float64, device='meta')
+    assert {p.dtype for p in model.parameters()} == {torch.float64} and {p.device.type for p in model.parameters()} == {
+        'meta'
+    }
