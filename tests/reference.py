@@ -70,7 +70,7 @@ def cbam(x: Tensor, state: State) -> Tensor:
 
 
 def eca(x: Tensor, state: State) -> Tensor:
-    """ECA Eq. 9, arXiv:1910.03151: each channel's gate from the k channels around it, zeros beyond the ends."""
+    """ECA-Net, arXiv:1910.03151: each channel's gate from the k channels around it, zeros beyond the ends."""
     weight = state['conv.weight'].flatten()
     half = len(weight) // 2
     y = torch.nn.functional.pad(pooled(x), (half, half))
@@ -90,7 +90,7 @@ def gc(x: Tensor, state: State) -> Tensor:
 
 
 def srm(x: Tensor, state: State) -> Tensor:
-    """SRM Eq. 1 to 3, arXiv:1903.10829; unbiased variance plus 1e-5 under the root, as in the authors' code."""
+    """SRM, arXiv:1903.10829: unbiased variance plus 1e-5 under the root, as in the authors' code."""
     mean = pooled(x)
     n = x.shape[2] * x.shape[3]
     var = ((x - mean[..., None, None]) ** 2).sum((2, 3)) / max(n - 1, 1)

@@ -47,7 +47,7 @@ def test_loads_every_value(full_name: str) -> None:
     model = timm.create_model(full_name, pretrained=True)
     saved = load_file(checkpoint_of(full_name).path)
     assert all(torch.equal(v, saved[k]) for k, v in model.state_dict().items())
-    assert model.default_cfg['input_size'] == [3, 28, 28] or model.default_cfg['input_size'] == (3, 28, 28)
+    assert model.default_cfg['input_size'] == (3, 28, 28)
 
 
 def test_default_tag_new_head_other_channels_and_features() -> None:

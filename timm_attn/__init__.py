@@ -1,12 +1,12 @@
 """Attention modules for ConvNets as timm models: importing this package registers the zoo in timm's factory."""
 
-from timm_attn import ops, zoo
+from timm_attn import analysis, ops, zoo
 from timm_attn.attach import attach
 from timm_attn.attention import ATTENTION
 from timm_attn.backbones import BACKBONES
 from timm_attn.weights import convert_state_dict
 
 __version__ = '0.1.0'
-__all__ = ['ATTENTION', 'BACKBONES', 'attach', 'convert_state_dict', 'ops']
+__all__ = ['ATTENTION', 'BACKBONES', 'analysis', 'attach', 'convert_state_dict', 'ops']
 
 zoo.register()

@@ -66,36 +66,41 @@ def layer_options(row: Attention, attn_kwargs: Mapping[str, Any] | None) -> dict
 
 
 def _fill_slots(model: nn.Module, row: Attention, options: Mapping[str, Any]) -> None:
-    blocks = [_with_slots(m) for m in model.modules() if type(m) in SLOTTED or hasattr(m, 'slots')]
-    if not blocks:
-        known = ', '.join(cls.__name__ for cls in SLOTTED)
-        raise ValueError(f'{type(model).__name__} has no block with a {row.site!r} site; known blocks: {known}.')
-    for block in blocks:
-        slot: Slot = block.slots[row.site]
-        taken = getattr(block, slot.attr)
+    """A layer in the slot of every block; nothing is changed unless all of them can be filled."""
+    filled = []
+    for block in model.modules():
+        cls: Any = SLOTTED.get(type(block), type(block))
+        if not hasattr(cls, 'slots'):
+            continue
+        slot: Slot = cls.slots[row.site]
+        taken = getattr(block, slot.attr, None)
         if taken is not None:
             raise ValueError(f'The slot {slot.attr!r} of {type(block).__name__} already holds {taken}.')
-        setattr(block, slot.attr, _layer_for(block.get_submodule(slot.conv), row, options).train(block.training))
-
-
-def _with_slots(block: Any) -> Any:
-    """The block itself, turned into its class with slots where timm built it; new slots are empty."""
-    block.__class__ = SLOTTED.get(type(block), type(block))
-    for slot in block.slots.values():
-        if not hasattr(block, slot.attr):
-            setattr(block, slot.attr, None)
-    return block
+        filled.append((block, cls, slot, _layer_for(block.get_submodule(slot.conv), row, options)))
+    if not filled:
+        known = ', '.join(cls.__name__ for cls in SLOTTED)
+        raise ValueError(f'{type(model).__name__} has no block with a {row.site!r} site; known blocks: {known}.')
+    for block, cls, slot, layer in filled:
+        block.__class__ = cls  # the same modules and keys, and a forward that visits the slots
+        for other in cls.slots.values():
+            if not hasattr(block, other.attr):
+                setattr(block, other.attr, None)
+        setattr(block, slot.attr, layer.train(block.training))
 
 
 def _close_stages(model: nn.Module, row: Attention, stages: Sequence[str], options: Mapping[str, Any]) -> None:
+    """A layer as the last child of every stage; nothing is changed unless all of them can be closed."""
     if not stages:
         raise ValueError(f'{row.title} closes stages: name them, for example stages=("layer1", "layer2").')
+    closed = []
     for path in stages:
         stage = model.get_submodule(path)
         if not isinstance(stage, nn.Sequential):
             raise ValueError(f'Stage {path!r} must be an nn.Sequential, but is {type(stage).__name__}.')
         last_conv = [m for m in stage[-1].modules() if isinstance(m, nn.Conv2d)][-1]
-        stage.append(_layer_for(last_conv, row, options).train(stage.training))
+        closed.append((stage, _layer_for(last_conv, row, options)))
+    for stage, layer in closed:
+        stage.append(layer.train(stage.training))
 
 
 def _layer_for(conv: nn.Module, row: Attention, options: Mapping[str, Any]) -> nn.Module:

@@ -11,20 +11,20 @@ from timm_attn.attention.base import AttentionLayer, odd_kernel_size
 
 
 def adaptive_kernel_size(channels: int, gamma: float = 2, b: float = 1) -> int:
-    """The odd k of ECA Eq. 12 for a channel count: |log2(C) / gamma + b / gamma|_odd, rounded up to odd."""
+    """The odd k = |log2(C) / gamma + b / gamma|_odd of ECA-Net for a channel count, rounded up to odd."""
     t = int(abs((math.log2(channels) + b) / gamma))
     return t if t % 2 else t + 1
 
 
 class ECA(AttentionLayer):
-    """sigmoid(conv1d_k(mean(X))) * X, a gate a channel from its k neighbours (ECA Eq. 9 and 10). Parameters: k.
+    """sigmoid(conv1d_k(mean(X))) * X, a gate a channel from its k neighbours. Parameters: k.
 
     Shape: (N, C, H, W) -> (N, C, H, W). A checkpoint of any odd kernel size loads: the layer takes the file's size
     (the released checkpoints use one size a stage, such as 3, 5, 5, 7, which the formula does not give).
 
     Args:
-        kernel_size: k, odd; by default that of Eq. 12 with `gamma` and `b`.
-        gamma, b: the constants of Eq. 12.
+        kernel_size: k, odd; by default adaptive_kernel_size(channels, gamma, b).
+        gamma, b: the constants of that formula, 2 and 1 in the paper.
     """
 
     def __init__(

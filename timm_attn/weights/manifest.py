@@ -60,6 +60,8 @@ def manifest_path() -> Path:
 def checkpoints() -> tuple[Checkpoint, ...]:
     """Every record, in the file's order: the first of a name is its default."""
     rows = json.loads(manifest_path().read_text(encoding='utf-8'))['checkpoints']
+    for row in rows:
+        row['cfg'] = {k: tuple(v) if isinstance(v, list) else v for k, v in row['cfg'].items()}  # as timm's own cfgs
     return tuple(Checkpoint(**{**row, 'metrics': tuple(row['metrics'])}) for row in rows)
 
 
