@@ -36,7 +36,7 @@ def test_the_simam_of_an_attached_net_is_that_of_the_zoo() -> None:
     [
         (lambda: timm.create_model('resnet18'), 'sam', {}, "Unknown attention 'sam': choose from se, cbam, eca"),
         (lambda: nn.Sequential(nn.Conv2d(3, 8, 3)), 'se', {}, "Sequential has no block with a 'block' site"),
-        (lambda: timm.create_model('seresnet18'), 'se', {}, "slot 'se' of AttnBasicBlock already holds"),
+        (lambda: timm.create_model('seresnet18'), 'se', {}, "slot 'se' of BasicBlock already holds"),
         (lambda: timm.create_model('resnet18'), 'bam', {}, 'closes stages: name them'),
         (
             lambda: timm.create_model('resnet18'),

@@ -11,6 +11,7 @@ from timm.models import model_entrypoint
 from torch import nn
 
 from timm_attn.backbones.cifar_resnet import CifarResNet
+from timm_attn.backbones.features import GetterFeatures
 
 SITES = ('conv', 'block', 'stage')
 
@@ -27,7 +28,7 @@ class Backbone:
         stages: the stages that an attention of site 'stage' closes.
         sites: the sites it offers.
         overrides: for an attention's name, options that replace the defaults of its row.
-        features: timm's feature_cfg; FeatureGetterNet serves every net through forward_intermediates.
+        features: timm's feature_cfg, how features_only takes its features.
     """
 
     build: Callable[..., nn.Module]
@@ -96,7 +97,7 @@ BACKBONES: Mapping[str, Backbone] = MappingProxyType(
             timm='mobilenetv2_100',
             stages=tuple(f'blocks.{i}' for i in range(6)),
             overrides={'simam': {'e_lambda': 0.1}, 'gc': {'min_hidden': 1}},
-            features=dict(feature_cls='getter'),
+            features=dict(feature_cls=GetterFeatures),
         ),
         'cifar_resnet20': Backbone(
             partial(CifarResNet, depths=(3, 3, 3)),
