@@ -23,13 +23,15 @@ from safetensors.torch import load_file
 import timm_attn  # noqa: F401
 from timm_attn.data.fashion_mnist import CLASSES
 from timm_attn.training.recipe import load_recipe
-from timm_attn.weights.manifest import Checkpoint, manifest_path
+from timm_attn.weights.manifest import Checkpoint
 from timm_attn.weights.verify import file_sha256
 
 RECIPE, TAG = 'fashion_mnist', 'fmnist'
+ROOT = Path(__file__).resolve().parents[1]
+MANIFEST = ROOT / 'weights_manifest.json'
 
 
-def record(name: str, weights: Path, data: Path, command: str, hardware: str, bundled: Path) -> Checkpoint:
+def record(name: str, weights: Path, data: Path, command: str, hardware: str) -> Checkpoint:
     """The manifest row of a file of weights, measured."""
     recipe, today = load_recipe(RECIPE), datetime.date.today().isoformat()
     cfg = dict(
@@ -53,15 +55,13 @@ def record(name: str, weights: Path, data: Path, command: str, hardware: str, bu
         recipe=RECIPE, command=command, seed=recipe.seed, epochs=recipe.epochs, date=today, hardware=hardware,
         torch=torch.__version__.partition('+')[0], timm=timm.__version__, selection='none: the last epoch',
     )  # fmt: skip
-    shutil.copyfile(weights, bundled)
-    bundled.chmod(0o644)  # safetensors writes 0600
     return Checkpoint(
         name=name,
         tag=TAG,
         kind='bundled',
-        file=bundled.name,
-        size=bundled.stat().st_size,
-        sha256=file_sha256(bundled),
+        file=f'{name}.{TAG}.safetensors',
+        size=weights.stat().st_size,
+        sha256=file_sha256(weights),
         num_params=sum(p.numel() for p in model.parameters()),
         cfg=cfg,
         license='Apache-2.0',
@@ -78,17 +78,17 @@ def main() -> None:
     parser.add_argument('--command', required=True, help='the command that trained them')
     parser.add_argument('--hardware', required=True)
     args = parser.parse_args()
-    root = Path(__file__).resolve().parents[1]
-    bundled = root / 'timm_attn' / 'weights' / 'bundled' / f'{args.name}.{TAG}.safetensors'
-    bundled.parent.mkdir(exist_ok=True)
-    row = asdict(record(args.name, args.weights, args.data, args.command, args.hardware, bundled))
-    path = manifest_path()
-    manifest = json.loads(path.read_text())
+    row = asdict(record(args.name, args.weights, args.data, args.command, args.hardware))
+    manifest = json.loads(MANIFEST.read_text())
     others = [r for r in manifest['checkpoints'] if (r['name'], r['tag']) != (args.name, TAG)]
     manifest['checkpoints'] = sorted([*others, row], key=lambda r: (r['name'], r['tag']))
-    partial = path.with_suffix('.partial')
-    partial.write_text(json.dumps(manifest, indent=2) + '\n')
-    os.replace(partial, path)
+    bundled = ROOT / 'timm_attn' / 'weights' / 'bundled' / row['file']
+    bundled.parent.mkdir(exist_ok=True)
+    partial_weights, partial_manifest = bundled.with_suffix('.partial'), MANIFEST.with_suffix('.partial')
+    shutil.copyfile(args.weights, partial_weights)  # a plain copy has mode 644, safetensors writes 600
+    partial_manifest.write_text(json.dumps(manifest, indent=2) + '\n')
+    os.replace(partial_weights, bundled)
+    os.replace(partial_manifest, MANIFEST)
     print(json.dumps(row, indent=2))
 
 

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
-from timm_attn.data.fashion_mnist import BUNDLED, CLASSES, SPLITS, load_arrays
+from timm_attn.data.fashion_mnist import CLASSES, SPLITS, load_arrays
 from timm_attn.data.idx import write_idx
 
 PER_CLASS = 100
+TARGET = Path(__file__).resolve().parents[1] / 'timm_attn' / 'data' / 'fashion_mnist'
 
 
 def main() -> None:
@@ -23,8 +24,8 @@ def main() -> None:
         images, labels = load_arrays(source, split)
         of_class = [np.flatnonzero(labels == c)[:PER_CLASS] for c in range(len(CLASSES))]
         chosen = np.sort(np.concatenate(of_class))
-        write_idx(BUNDLED / f'{stem}-images-idx3-ubyte.gz', images[chosen])
-        write_idx(BUNDLED / f'{stem}-labels-idx1-ubyte.gz', labels[chosen])
+        write_idx(TARGET / f'{stem}-images-idx3-ubyte.gz', images[chosen])
+        write_idx(TARGET / f'{stem}-labels-idx1-ubyte.gz', labels[chosen])
 
 
 if __name__ == '__main__':

@@ -46,7 +46,9 @@ def main() -> int:
     text = new = README.read_text(encoding='utf-8')
     for name, content in {'zoo': zoo_table(), 'checkpoints': checkpoint_table()}.items():
         between = rf'(<!-- {name} -->\n).*?(<!-- /{name} -->)'
-        new = re.sub(between, lambda m, c=content: f'{m[1]}{c}\n{m[2]}', new, flags=re.S)
+        new, found = re.subn(between, lambda m, c=content: f'{m[1]}{c}\n{m[2]}', new, flags=re.S)
+        if found != 1:
+            sys.exit(f'README.md must have the markers of the table {name!r} once, but has them {found} times')
     if '--check' in sys.argv:
         print('README.md is current' if new == text else 'README.md is out of date: run scripts/readme_tables.py')
         return int(new != text)

@@ -99,7 +99,7 @@ def srm(x: Tensor, state: State) -> Tensor:
 
 
 def simam(x: Tensor, state: State, e_lambda: float = 1e-4) -> Tensor:
-    """SimAM Eq. 5 and 6: 1 / e* with mu and sigma^2 shared by the neurons of a channel."""
+    """SimAM Eq. 5 and 6: 1 / e* with mu and sigma^2 shared by a channel's neurons; over M - 1 as in its Figure 3."""
     mean = pooled(x)[..., None, None]
     n = x.shape[2] * x.shape[3]
     var = ((x - mean) ** 2).sum((2, 3), keepdim=True) / max(n - 1, 1)

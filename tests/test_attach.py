@@ -38,14 +38,27 @@ def test_the_simam_of_an_attached_net_is_that_of_the_zoo() -> None:
         (lambda: nn.Sequential(nn.Conv2d(3, 8, 3)), 'se', {}, "Sequential has no block with a 'block' site"),
         (lambda: timm.create_model('seresnet18'), 'se', {}, "slot 'se' of BasicBlock already holds"),
         (lambda: timm.create_model('resnet18'), 'bam', {}, 'closes stages: name them'),
-        (
-            lambda: timm.create_model('resnet18'),
-            'bam',
-            {'stages': ('fc',)},
-            "'fc' must be an nn.Sequential, but is Linear",
-        ),
+        (lambda: timm.create_model('resnet18'), 'bam', {'stages': ('fc',)}, "'fc' must be .* but is Linear"),
+        (lambda: timm.create_model('resnet18'), 'bam', {'stages': ('layer9',)}, "'layer9' must be .* but is NoneType"),
+        (lambda: timm.create_model('resnet18_bam'), 'bam', {'stages': 'layer1'}, "'layer1' already ends with BAM"),
     ],
 )
 def test_bad_input(build, attention, kwargs, message) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(ValueError, match=message):
         timm_attn.attach(build(), attention, **kwargs)
+
+
+def test_two_attentions_in_one_net() -> None:
+    net = timm_attn.attach(timm.create_model('resnet18_gc'), 'bam', stages='layer2')
+    assert net.layer2[-1].channels == 128
+    assert net.eval()(torch.randn(1, 3, 64, 64)).shape == (1, 1000)
+
+
+def test_a_net_that_cannot_be_filled_is_left_alone() -> None:
+    net = timm.create_model('resnet18')
+    before = repr(net)
+    with pytest.raises(ValueError, match='reduction must be positive'):
+        timm_attn.attach(net, 'se', attn_kwargs=dict(reduction=0))
+    with pytest.raises(ValueError, match="'fc' must be"):
+        timm_attn.attach(net, 'bam', stages=('layer1', 'fc'))
+    assert repr(net) == before

@@ -75,6 +75,17 @@ def test_shapes_are_checked() -> None:
         timm_attn.convert_state_dict(state, 'resnet18_simam')
 
 
+def test_files_that_count_no_batches() -> None:
+    state = timm.create_model('resnet18').state_dict()
+    old = {k: v for k, v in state.items() if not k.endswith('num_batches_tracked')}
+    converted = timm_attn.convert_state_dict(old, 'resnet18_simam')
+    timm.create_model('resnet18_simam').load_state_dict(converted, strict=True)
+    assert converted['bn1.num_batches_tracked'] == 0
+
+
 def test_what_is_no_state_dict() -> None:
-    with pytest.raises(ValueError, match="holds tensors, but 'epoch' is int"):
-        timm_attn.convert_state_dict({'epoch': 3}, 'resnet18_simam')
+    for state in ({'epoch': 3}, {'state_dict': {'epoch': 3}}):
+        with pytest.raises(ValueError, match="holds tensors, but 'epoch' is int"):
+            timm_attn.convert_state_dict(state, 'resnet18_simam')
+    with pytest.raises(ValueError, match="Unknown model 'resnet18_sam'"):
+        timm_attn.convert_state_dict({}, 'resnet18_sam')

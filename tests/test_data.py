@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from timm.data import create_dataset
 
-from timm_attn.data.fashion_mnist import CLASSES, FashionMNIST
+from timm_attn.data.fashion_mnist import BUNDLED, CLASSES, FashionMNIST
 from timm_attn.data.idx import read_idx, write_idx
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -39,6 +39,11 @@ def test_bad_idx_files(tmp_path: Path) -> None:
     (tmp_path / 'text').write_bytes(b'hello')
     with pytest.raises(ValueError, match='not an idx file of unsigned bytes: it starts with 68656c6c'):
         read_idx(tmp_path / 'text')
+    whole = (BUNDLED / 't10k-labels-idx1-ubyte.gz').read_bytes()
+    for damaged in (whole[:-9], whole[:40] + bytes([whole[40] ^ 1]) + whole[41:]):
+        (tmp_path / 'damaged.gz').write_bytes(damaged)
+        with pytest.raises(ValueError, match='damaged.gz is damaged'):
+            read_idx(tmp_path / 'damaged.gz')
     (tmp_path / 'cut').write_bytes(bytes([0, 0, 8, 1, 0, 0, 0, 9, 1, 2]))
     with pytest.raises(ValueError, match=r'holds 2 values, but its header announces \(9,\)'):
         read_idx(tmp_path / 'cut')

@@ -38,6 +38,9 @@ def test_a_recipe_with_an_unknown_key(tmp_path: Path) -> None:
     (tmp_path / 'r.yaml').write_text('epochs: 3\nwarmup: 5\nlearning_rate: 0.1\n')
     with pytest.raises(ValueError, match='keys that the runner does not know: learning_rate, warmup'):
         load_recipe(str(tmp_path / 'r.yaml'))
+    (tmp_path / 'n.yaml').write_text('epochs: 3\n')
+    with pytest.raises(ValueError, match='n.yaml has no lr'):
+        load_recipe(str(tmp_path / 'n.yaml'))
     (tmp_path / 'l.yaml').write_text('- 1\n')
     with pytest.raises(ValueError, match='must be a mapping'):
         load_recipe(str(tmp_path / 'l.yaml'))

@@ -1,7 +1,10 @@
 """The manifest against the registry and the files, and loading through timm's own call."""
 
 import json
+import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -69,6 +72,12 @@ def test_a_source_of_the_callers_own(tmp_path: Path) -> None:
     overlay = dict(file=str(tmp_path / 'plain.pth'))
     model = timm.create_model('resnet18_simam', pretrained=True, pretrained_cfg_overlay=overlay)
     assert all(torch.equal(v, plain.state_dict()[k]) for k, v in model.state_dict().items())
+
+
+@pytest.mark.parametrize('source', [{'url': 'https://127.0.0.1:9/none.pth'}, {'hf_hub_id': 'nobody/nothing'}])
+def test_another_source_is_not_replaced_by_the_bundled_file(source: dict[str, str]) -> None:
+    with pytest.raises((OSError, RuntimeError), match='refused|offline mode|locate the file|Connection'):
+        timm.create_model(NAME, pretrained=True, pretrained_cfg_overlay=source)
 
 
 @pytest.mark.parametrize(
@@ -139,5 +148,16 @@ def test_the_manifest_is_read_from_the_package_or_the_root(tmp_path: Path, monke
     root = json.loads(manifest.manifest_path().read_text())
     assert root['schema_version'] == 1
     monkeypatch.setattr(manifest, 'PACKAGE', tmp_path / 'nowhere')
-    with pytest.raises(FileNotFoundError, match='weights_manifest.json is neither in'):
+    with pytest.raises(RuntimeError, match='weights_manifest.json is neither in'):
         manifest.manifest_path()
+
+
+@pytest.mark.parametrize('content', ['{', '{}', '{"checkpoints": [{"name": "x"}]}'])
+def test_a_damaged_manifest(content: str, tmp_path: Path) -> None:
+    """The nets are there, with a warning; what needs weights says in one line what is wrong."""
+    shutil.copytree(manifest.PACKAGE, tmp_path / 'timm_attn', ignore=shutil.ignore_patterns('__pycache__', '*.json'))
+    (tmp_path / 'timm_attn' / 'weights_manifest.json').write_text(content)
+    code = "import timm, timm_attn.cli as cli; timm.create_model('resnet18_se'); raise SystemExit(cli.main(['demo']))"
+    run = subprocess.run([sys.executable, '-c', code], cwd=tmp_path, capture_output=True, text=True)
+    assert run.returncode == 1 and 'Traceback' not in run.stderr
+    assert re.search(r'^timm-attn: .*weights_manifest.json is damaged .*: reinstall timm_attn.$', run.stderr, re.M)

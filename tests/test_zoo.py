@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -161,7 +162,7 @@ def forget() -> Iterator[None]:
     for name in set(zoo.names()) - before:
         timm.models._registry._clear_model_entries(name)
         timm.models._registry._model_entrypoints.pop(name)
-        del zoo.default_cfgs[name]
+        del zoo.default_cfgs[name], zoo._rows[name]
 
 
 @pytest.mark.parametrize('site', ['conv', 'block', 'stage'])
@@ -181,10 +182,32 @@ def test_another_backbone_is_one_row(forget: None) -> None:
     assert set(timm.list_models('another*')) == {'another', 'another_bam', 'another_bam_mul'}
 
 
-def test_our_names_may_be_registered_again_but_not_those_of_others() -> None:
+def test_our_names_may_be_registered_again_but_not_those_of_others(forget: None) -> None:
+    before = timm.model_entrypoint('resnet18_se')
     zoo.register()
+    assert timm.model_entrypoint('resnet18_se') is before
+    zoo.register({'doubled': Attention(Doubled, 'block', 'Doubled', 'a test')})
+    zoo.register({'doubled': Attention(nn.Dropout, 'block', 'Other', 'a test')}, {})
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        zoo.register({'doubled': Attention(Doubled, 'conv', 'Doubled', 'a test')})
+    assert hasattr(timm.create_model('resnet18_doubled', device='meta').layer1[0], 'conv_attn')
     with pytest.raises(RuntimeError, match="'resnet50' is already registered by timm.models.resnet"):
         zoo.register({}, {'resnet50': Backbone(nn.Identity, 'x', {})})
+
+
+def test_a_second_import_registers_the_same_names() -> None:
+    code = """
+import sys, timm, timm_attn
+names = timm_attn.zoo.names()
+for module in [m for m in sys.modules if m.startswith('timm_attn')]:
+    del sys.modules[module]
+import timm_attn as again
+from timm_attn.attach import attention_layers
+assert again.zoo.names() == names
+assert len(attention_layers(timm.create_model('resnet18_se', device='meta'))) == 8
+"""
+    subprocess.run([sys.executable, '-W', 'error', '-c', code], check=True, capture_output=True)
 
 
 def test_sync_batchnorm_keeps_the_attention() -> None:

@@ -1,6 +1,7 @@
 """Checks that timm's own model tests lack, for every model; collected only by `scripts/timm_suite.py --extra`."""
 
 import copy
+import inspect
 import io
 import json
 import pickle
@@ -203,3 +204,16 @@ def test_train_batch_of_one(model_name: str) -> None:
     """A last batch of a single image can be trained on."""
     model = build(model_name).train()
     assert_finite_step(model, images(model, batch=1, side=96))
+
+
+@every_model
+def test_prune_to_an_inner_stage(model_name: str) -> None:
+    """A net cut behind an inner stage ends with that stage's map, also one that is no feature of timm's."""
+    model = build(model_name)
+    accepted = inspect.signature(model.prune_intermediate_layers).parameters
+    kwargs = {'extra_blocks': True} if 'extra_blocks' in accepted else {}  # timm's EfficientNets count every stage
+    x = images(model)
+    (expected,) = model.forward_intermediates(x, indices=[2], intermediates_only=True, **kwargs)
+    model.prune_intermediate_layers([2], **kwargs)
+    assert_close(model.forward_features(x), expected)
+    assert model.num_features == expected.shape[1]

@@ -22,14 +22,15 @@ def attach(
     """Fills the attention's sites of a net, in place, and returns the net.
 
     Args:
-        model: a net built of timm's ResNet or MobileNetV2 blocks, or of blocks with slots of their own; it keeps its
-            weights, its device and its dtype.
+        model: a net built of timm's ResNet or MobileNetV2 blocks (blocks of other kinds in it stay as they are), or of
+            blocks with slots of their own; it keeps its weights, its device and its dtype.
         attention: a name of ATTENTION, or a row.
         stages: the stages (paths of nn.Sequential) that an attention of site 'stage' closes.
         attn_kwargs: the layer's options, over the row's defaults.
 
     Raises:
-        ValueError: the attention is unknown, the net offers none of its sites, or a slot is already taken.
+        ValueError: the attention is unknown, the net offers none of its sites, or a site is already taken; the net is
+            then as it was.
         TypeError: an option that the layer does not have.
     """
     row = find_attention(attention)
@@ -93,14 +94,22 @@ def _close_stages(model: nn.Module, row: Attention, stages: Sequence[str], optio
     if not stages:
         raise ValueError(f'{row.title} closes stages: name them, for example stages=("layer1", "layer2").')
     closed = []
-    for path in stages:
-        stage = model.get_submodule(path)
+    for path in (stages,) if isinstance(stages, str) else stages:
+        stage = dict(model.named_modules()).get(path)
         if not isinstance(stage, nn.Sequential):
-            raise ValueError(f'Stage {path!r} must be an nn.Sequential, but is {type(stage).__name__}.')
-        last_conv = [m for m in stage[-1].modules() if isinstance(m, nn.Conv2d)][-1]
-        closed.append((stage, _layer_for(last_conv, row, options)))
+            raise ValueError(f'Stage {path!r} must be an nn.Sequential of the net, but is {type(stage).__name__}.')
+        if isinstance(stage[-1], AttentionLayer):
+            raise ValueError(f'Stage {path!r} already ends with {type(stage[-1]).__name__}.')
+        closed.append((stage, _layer_for(_last_conv(stage), row, options)))
     for stage, layer in closed:
         stage.append(layer.train(stage.training))
+
+
+def _last_conv(stage: nn.Sequential) -> nn.Module:
+    """The convolution whose channels leave the stage: its last, attention layers left out."""
+    inside = tuple(f'{path}.' for path in attention_layers(stage))
+    convs = [m for path, m in stage.named_modules() if isinstance(m, nn.Conv2d) and not path.startswith(inside)]
+    return convs[-1]
 
 
 def _layer_for(conv: nn.Module, row: Attention, options: Mapping[str, Any]) -> nn.Module:

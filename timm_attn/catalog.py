@@ -16,9 +16,12 @@ def require(full_name: str) -> str:
 
     Raises:
         ValueError: it does not; the message names the closest ones.
+        RuntimeError: it has no checkpoint of that tag.
     """
-    name = full_name.partition('.')[0]
+    name, _, tag = full_name.partition('.')
     if name in zoo.names():
+        if tag:
+            weights.find_checkpoint(name, tag)
         return full_name
     close = difflib.get_close_matches(name, zoo.names(), n=3)
     hint = f'did you mean {" or ".join(close)}? ' if close else ''
@@ -39,7 +42,7 @@ def listing(pattern: str = '*') -> list[str]:
 
 
 def description(full_name: str) -> list[str]:
-    """What a model is: parameters, attention layers with their equation and options, input, checkpoints."""
+    """What a model is: parameters, attention layers and their equation, input, checkpoints."""
     name = require(full_name).partition('.')[0]
     model = timm.create_model(name, device='meta')
     cfg: Any = model.default_cfg
@@ -51,6 +54,7 @@ def description(full_name: str) -> list[str]:
         path, layer = next(iter(layers.items()))
         lines.append(f'attention: {len(layers)} x {type(layer).__name__}, the first at {path}')
         lines.append(f'  {(inspect.getdoc(layer) or "").splitlines()[0]}')
+        lines += [f'  {line}' for line in repr(layer).splitlines()]
     for c in weights.checkpoints_of(name):
         lines.append(f'checkpoint {c.full_name}: {c.kind}, {c.size:,} bytes, {c.license}')
         lines += [f'  {m["dataset"]} {m["split"]} ({m["images"]:,} images): top-1 {m["top1"]:.2f} %' for m in c.metrics]

@@ -52,5 +52,5 @@ def read_image(path: Path) -> Image.Image:
         return Image.open(path).convert('RGB')
     except FileNotFoundError:
         raise ValueError(f'There is no image {path}.') from None
-    except (UnidentifiedImageError, OSError, SyntaxError) as error:
+    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError) as error:
         raise ValueError(f'{path} cannot be read as an image: {error}.') from error

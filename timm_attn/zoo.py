@@ -1,6 +1,7 @@
 """The one join: BACKBONES x ATTENTION as entrypoints and default cfgs of timm's factory."""
 
-from collections.abc import Callable, Iterator, Mapping
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -15,13 +16,14 @@ from timm_attn.backbones import BACKBONES, Backbone
 default_cfgs: dict[str, Any] = {}  # timm reads a module's default_cfgs when one of its functions is registered
 __all__ = ['names', 'register']
 
-# Any of these in a pretrained cfg is a source that the caller chose: timm loads it, the manifest stays out of it.
+# Where timm finds weights, in a pretrained cfg or an overlay of it.
 _SOURCES = ('source', 'state_dict', 'file', 'url', 'hf_hub_id')
+_rows: dict[str, tuple[Backbone, tuple[str, Attention] | None]] = {}  # what each name was registered from
 
 
 def names() -> list[str]:
     """The registered names, in the order of the tables."""
-    return list(default_cfgs)
+    return list(_rows)
 
 
 def register(
@@ -29,16 +31,30 @@ def register(
 ) -> None:
     """Registers every pair of the rows whose backbone offers the attention's site, and the plain nets timm lacks.
 
+    A name of ours may be registered again: the same rows change nothing, other rows replace it.
+
     Raises:
-        RuntimeError: another package registered one of the names.
+        RuntimeError: another package registered one of the names; then none is registered.
     """
-    fresh = list(_pairs(attention_rows, backbone_rows))
-    for name, _, _ in fresh:
+    pairs = list(_pairs(attention_rows, backbone_rows))
+    for name, _, _ in pairs:
         if is_model(name) and model_entrypoint(name).__module__ != __name__:
             raise RuntimeError(f'{name!r} is already registered by {model_entrypoint(name).__module__}.')
-    for name, backbone, attention in fresh:
-        if not is_model(name):
-            _register(name, backbone, attention)
+    published = _published()
+    for name, backbone, attention in pairs:
+        if _rows.get(name) != (backbone, attention):
+            _register(name, backbone, attention, published.get(name, []))
+
+
+def _published() -> dict[str, list[weights.Checkpoint]]:
+    """The manifest's records by model name. Without a readable manifest the nets are there, but no weights."""
+    published: dict[str, list[weights.Checkpoint]] = {}
+    try:
+        for checkpoint in weights.checkpoints():
+            published.setdefault(checkpoint.name, []).append(checkpoint)
+    except RuntimeError as error:
+        warnings.warn(f'timm_attn has no pretrained weights: {error}', stacklevel=3)
+    return published
 
 
 def _pairs(
@@ -52,13 +68,21 @@ def _pairs(
                 yield f'{stem}_{key}', backbone, (key, attention)
 
 
-def _register(name: str, backbone: Backbone, attention: tuple[str, Attention] | None) -> None:
+def _register(
+    name: str,
+    backbone: Backbone,
+    attention: tuple[str, Attention] | None,
+    published: Sequence[weights.Checkpoint],
+) -> None:
     entrypoint = _entrypoint(name, backbone, attention)
-    untrained = {name: dict(backbone.cfg)}
-    trained = {c.full_name: {**backbone.cfg, **c.cfg, 'file': str(c.path)} for c in weights.checkpoints_of(name)}
-    default_cfgs.update(generate_default_cfgs({**trained, **untrained}))
+    entrypoint.__doc__ = _help(backbone, attention, [c.tag for c in published])
+    trained = {c.full_name: {**backbone.cfg, **c.cfg, 'file': str(c.path)} for c in published}
+    default_cfgs.update(generate_default_cfgs({**trained, name: dict(backbone.cfg)}))
     globals()[name] = entrypoint  # pickle and torch.hub find a function by its module and name
-    register_model(entrypoint)
+    with warnings.catch_warnings():
+        warnings.filterwarnings('ignore', f'Overwriting {name} in registry')  # of ours, see register
+        register_model(entrypoint)
+    _rows[name] = (backbone, attention)
 
 
 def _entrypoint(name: str, backbone: Backbone, attention: tuple[str, Attention] | None) -> Callable[..., nn.Module]:
@@ -74,15 +98,13 @@ def _entrypoint(name: str, backbone: Backbone, attention: tuple[str, Attention] 
 
     entrypoint.__name__ = entrypoint.__qualname__ = name
     entrypoint.__module__ = __name__
-    entrypoint.__doc__ = _help(name, backbone, attention)
     return entrypoint
 
 
-def _help(name: str, backbone: Backbone, attention: tuple[str, Attention] | None) -> str:
+def _help(backbone: Backbone, attention: tuple[str, Attention] | None, tags: Sequence[str]) -> str:
     what = f'{backbone.title} with {attention[1].title} ({attention[1].paper})' if attention else backbone.title
-    tags = ', '.join(c.tag for c in weights.checkpoints_of(name)) or 'none'
     options = 'Takes attn_kwargs, the options of the attention layer, and' if attention else 'Takes'
-    return f"{what}. {options} timm's model arguments. Pretrained tags: {tags}."
+    return f"{what}. {options} timm's model arguments. Pretrained tags: {', '.join(tags) or 'none'}."
 
 
 def _build(
@@ -102,14 +124,16 @@ def _build(
 
 
 def _verified_source(name: str, kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """The builder arguments that load the manifest's checkpoint, {} where the caller brings a source of their own."""
+    """The builder arguments that load what was verified: the manifest's checkpoint, or the source the caller chose."""
     cfg, overlay = kwargs.get('pretrained_cfg'), kwargs.get('pretrained_cfg_overlay') or {}
     fields = {} if cfg is None or isinstance(cfg, str) else dict(cfg) if isinstance(cfg, Mapping) else vars(cfg)
     given = {**fields, **overlay}
-    sources = {source: given[source] for source in _SOURCES if given.get(source)}
-    ours = [{'file': str(checkpoint.path)} for checkpoint in weights.checkpoints_of(name)]  # as in our default cfgs
-    if sources and sources not in ours:
-        return {}
-    checkpoint = weights.find_checkpoint(name, cfg if isinstance(cfg, str) else given.get('tag'))
+    sources = {source for source in _SOURCES if given.get(source)}
+    bundled = {str(checkpoint.path): checkpoint for checkpoint in weights.checkpoints()}
+    if sources and given.get('file') not in bundled:
+        # without a file of its own the source would lose against the one in our default cfg
+        return dict(pretrained_cfg_overlay={'file': None, **overlay}) if sources & set(overlay) else {}
+    tag = cfg if isinstance(cfg, str) else given.get('tag')
+    checkpoint = bundled[given['file']] if sources else weights.find_checkpoint(name, tag)
     file = str(weights.verified_path(checkpoint))
     return dict(pretrained_cfg_overlay={**overlay, 'file': file}, pretrained_filter_fn=weights.check_keys)

@@ -29,8 +29,9 @@ class ChannelBranch(nn.Module):
         self.bn2 = _norm(not inner, channels, device, dtype)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.act(self.bn1(self.fc1(x.mean(dim=(2, 3)))))  # (N, h)
-        return self.bn2(self.fc2(x))[:, :, None, None]
+        hidden = self.fc1(x.mean(dim=(2, 3)))[:, :, None, None]  # (N, h, 1, 1): norms may be frozen 2d ones
+        hidden = self.act(self.bn1(hidden)).flatten(1)
+        return self.bn2(self.fc2(hidden)[:, :, None, None])
 
 
 class SpatialBranch(nn.Module):

@@ -1,5 +1,8 @@
 """What the attention layers share."""
 
+from typing import Any
+
+import torch
 from torch import Tensor, nn
 
 from timm_attn import ops
@@ -22,6 +25,11 @@ class AttentionLayer(nn.Module):
 
     def attention(self, x: Tensor) -> Tensor:
         raise NotImplementedError
+
+    @torch.jit.ignore
+    def feature_info(self, location: str) -> dict[str, Any]:
+        """What timm's EfficientNet asks the last child of a stage when it prunes."""
+        return dict(module='', num_chs=self.channels)
 
     def forward(self, x: Tensor) -> Tensor:
         x = ops.check_channels(x, self.channels)

@@ -63,8 +63,11 @@ class CBAM(AttentionLayer):
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
+        """As in the authors' training code."""
         nn.init.kaiming_normal_(self.spatial.conv.weight, mode='fan_out', nonlinearity='relu')
         nn.init.zeros_(self.spatial.bn.weight)
+        nn.init.zeros_(self.channel.fc1.bias)
+        nn.init.zeros_(self.channel.fc2.bias)
 
     def attention(self, x: Tensor) -> Tensor:
         """The product of the two gates, (N, C, H, W)."""

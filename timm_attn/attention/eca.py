@@ -53,7 +53,7 @@ class ECA(AttentionLayer):
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     def _resize(self, k: int) -> None:
-        """Another kernel size in the same Parameter, so that optimisers and references to it stay valid."""
+        """Another kernel size in the same Parameter object, so that references to it stay valid."""
         if k != self.conv.kernel_size[0]:
             self.conv.kernel_size, self.conv.padding = (k,), (k // 2,)
             self.conv.weight.data = self.conv.weight.data.new_empty(1, 1, k)

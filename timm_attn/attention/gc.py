@@ -17,7 +17,8 @@ class GC(AttentionLayer):
     Args:
         reduction: r; h is C // r, floored.
         min_hidden: the least h. 2, because LN makes a single value constant, so that W1 and Wk would not learn; 1 is
-            the authors' code, and gives MobileNetV2 its published count.
+            C // r as in the authors' code, and the zoo's choice for MobileNetV2, whose layers of 16 and 24 channels
+            then add the same term to every image.
     """
 
     def __init__(

@@ -6,12 +6,15 @@ from timm_attn import ops
 
 
 class BatchNorm(nn.BatchNorm2d):
-    """Batch norm of (N, C) or (N, C, H, W) that also trains with one value a channel (see ops.batch_norm)."""
+    """Batch norm of (N, C, H, W) that also trains with one value a channel (see ops.batch_norm).
+
+    convert_sync_batchnorm replaces it by torch's own, which needs more than one value a channel in all processes.
+    """
 
     running_mean: Tensor
     running_var: Tensor
     num_batches_tracked: Tensor
-    momentum: float
+    momentum: float | None
 
     def forward(self, x: Tensor) -> Tensor:
         return ops.batch_norm(

@@ -8,12 +8,12 @@ from timm_attn.attention.base import AttentionLayer, hidden_width
 
 
 class SE(AttentionLayer):
-    """sigmoid(W2 relu(W1 mean(X))) * X, a gate a channel (SENet Eq. 2 to 4). Parameters: 2 C^2 / r.
+    """sigmoid(W2 relu(W1 mean(X))) * X, a gate a channel (SENet Eq. 2 to 4). Parameters: 2 C h.
 
     Shape: (N, C, H, W) -> (N, C, H, W).
 
     Args:
-        reduction: r. The hidden width is C // r, floored, and at least 1.
+        reduction: r. The hidden width h is C // r, floored, and at least 1.
         bias: biases in both layers. False gives the parameters that the SimAM and ECA papers print; True those of
             BAM Table 10.
     """

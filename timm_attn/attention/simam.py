@@ -17,6 +17,7 @@ class SimAM(AttentionLayer):
         e_lambda: lambda of Eq. 2. The paper's search gives 0.1 on ImageNet and 1e-4 on CIFAR (Sections 4.1, 4.2).
             A checkpoint carries no trace of it: a wrong value loads silently and changes the logits.
 
+    The variance is that of the paper's Figure 3 and of the authors' code, over M - 1; Eq. 5 as printed divides by M.
     Departures from the authors' code: the statistics of half-precision maps are float32 (squares overflow float16
     there), and a 1x1 map has variance 0 (theirs is NaN).
     """

@@ -16,7 +16,8 @@ class SRM(AttentionLayer):
 
     Departures from the authors' code: a 1x1 map has standard deviation sqrt(eps) (theirs is NaN), one image of a
     training batch is normalised with the running statistics (theirs raises), and half-precision maps have float32
-    statistics. SimAM Table 1 prints 6 C, which counts the running statistics, and its Table 3 the 2 C of the BN.
+    statistics. The variance is unbiased, as in their code. SimAM Table 1 prints 6 C, which counts the running
+    statistics, and its Table 3 the 2 C of the BN.
     """
 
     def __init__(self, channels: int, *, device: Device = None, dtype: torch.dtype | None = None) -> None:
@@ -29,5 +30,5 @@ class SRM(AttentionLayer):
         """The factor of every channel, (N, C, 1, 1)."""
         mean, _, variance = ops.channel_moments(ops.widen(x))
         style = torch.cat([mean, (variance + self.eps).sqrt()], dim=3).type_as(x)  # (N, C, 1, 2)
-        encoded = (style * self.cfc[:, None]).sum(dim=3)  # (N, C, 1)
-        return self.bn(encoded).sigmoid()[..., None]
+        encoded = (style * self.cfc[:, None]).sum(dim=3, keepdim=True)  # (N, C, 1, 1)
+        return self.bn(encoded).sigmoid()

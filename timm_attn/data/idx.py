@@ -2,6 +2,7 @@
 
 import gzip
 import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -17,9 +18,12 @@ def read_idx(path: Path) -> npt.NDArray[np.uint8]:
         ValueError: the file is not one, or is cut off.
     """
     opener = gzip.open if path.suffix == '.gz' else open
-    with opener(path, 'rb') as f:
-        content: bytes = f.read()
-    if len(content) < 4 or content[:3] != bytes([0, 0, UINT8]):
+    try:
+        with opener(path, 'rb') as f:
+            content: bytes = f.read()
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise ValueError(f'{path} is damaged: {error}.') from error
+    if len(content) < 4 or content[:3] != bytes([0, 0, UINT8]) or len(content) < 4 + 4 * content[3]:
         raise ValueError(
             f'{path} is not an idx file of unsigned bytes: it starts with {content[:4].hex() or "nothing"}.'
         )

@@ -13,10 +13,12 @@ def batch_norm(
     weight: Tensor,
     bias: Tensor,
     training: bool,
-    momentum: float,
+    momentum: float | None,
     eps: float,
 ) -> Tensor:
     """Batch normalisation of (N, C, ...); in training with one value a channel it uses the running statistics.
+
+    A momentum of None averages over all batches so far, as torch's norms do (torch.optim.swa_utils.update_bn).
 
     A single value has no variance: torch refuses it. Here such a batch (one image whose map was pooled to 1x1) is
     normalised as in evaluation, and the running statistics stay as they are.
@@ -26,5 +28,7 @@ def batch_norm(
         return handle_torch_function(batch_norm, (x,), x, *stats, weight, bias, training, momentum, eps)
     if training and x.numel() > x.shape[1]:
         num_batches_tracked.add_(1)
+        if momentum is None:
+            momentum = 1.0 / float(num_batches_tracked)
         return F.batch_norm(x, running_mean, running_var, weight, bias, True, momentum, eps)
     return F.batch_norm(x, running_mean, running_var, weight, bias, False, 0.0, eps)

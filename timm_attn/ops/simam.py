@@ -8,6 +8,8 @@ from timm_attn.ops.statistics import channel_moments, widen
 def simam_weights(x: Tensor, e_lambda: float) -> Tensor:
     """sigmoid(1 / e*) of SimAM Eq. 5 and 6, with 1 / e* = (t - mu)^2 / (4 (var + lambda)) + 0.5.
 
+    The variance divides by M - 1, as in the paper's Figure 3 and the authors' code; Eq. 5 as printed divides by M.
+
     Args:
         x: the feature map, (N, C, H, W); mu and var are those of each channel's pixels.
         e_lambda: the regulariser lambda of Eq. 2.

@@ -9,9 +9,9 @@ import yaml
 RECIPES = Path(__file__).resolve().parent / 'recipes'
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """The keys of timm's train.py that the runner knows, with train.py's defaults."""
+    """The keys of timm's train.py that the runner knows, with train.py's defaults; lr has none here."""
 
     # data
     dataset: str = ''
@@ -40,7 +40,7 @@ class Recipe:
     opt_kwargs: dict[str, Any] = field(default_factory=dict)
     momentum: float = 0.9
     weight_decay: float = 2e-5
-    lr: float | None = None
+    lr: float
     sched: str = 'cosine'
     epochs: int = 300
     decay_epochs: float = 90
@@ -58,7 +58,7 @@ def load_recipe(name_or_path: str) -> Recipe:
 
     Raises:
         FileNotFoundError: neither exists.
-        ValueError: it has a key that the runner does not know.
+        ValueError: it has a key that the runner does not know, or no lr.
     """
     bundled = RECIPES / f'{name_or_path}.yaml'
     path = bundled if bundled.is_file() else Path(name_or_path)
@@ -71,4 +71,6 @@ def load_recipe(name_or_path: str) -> Recipe:
     unknown = sorted(set(values) - {f.name for f in fields(Recipe)})
     if unknown:
         raise ValueError(f'The recipe {path} has keys that the runner does not know: {", ".join(unknown)}.')
+    if 'lr' not in values:
+        raise ValueError(f'The recipe {path} has no lr.')
     return Recipe(**values)

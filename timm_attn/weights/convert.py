@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import timm
+import torch
 from torch import Tensor, nn
 
 from timm_attn.attach import attention_layers
@@ -87,8 +88,12 @@ def convert_state_dict(state_dict: Mapping[str, Any], model_name: str) -> dict[s
         ValueError: the keys, or the shapes outside of the attention layers, are not those of the model; the message
             names the first ones, and the model that they fit, if it is one of the same backbone.
     """
+    if not timm.is_model(model_name):
+        raise ValueError(f'Unknown model {model_name!r}: timm.list_models() shows the names.')
     tensors = {_PREFIX.sub('', k): v for k, v in _unwrap(state_dict).items()}
     renamed = {_rename(k): (k, v) for k, v in tensors.items() if not _COUNTERS.search(k)}
+    for key in [k for k in renamed if k.endswith('.running_var')]:  # files of torch < 0.4.1 count no batches
+        renamed.setdefault(key.replace('running_var', 'num_batches_tracked'), (key, torch.tensor(0)))
     complaint = _complaint(renamed, model_name)
     if complaint:
         fits = [n for n in _siblings(model_name) if not _complaint(renamed, n)]
@@ -101,7 +106,8 @@ def convert_state_dict(state_dict: Mapping[str, Any], model_name: str) -> dict[s
 def _unwrap(state_dict: Mapping[str, Any]) -> Mapping[str, Tensor]:
     for wrapper in _WRAPPERS:
         if isinstance(state_dict.get(wrapper), Mapping):
-            return state_dict[wrapper]
+            state_dict = state_dict[wrapper]
+            break
     for key, value in state_dict.items():
         if not isinstance(value, Tensor):
             raise ValueError(f'A state dict holds tensors, but {key!r} is {type(value).__name__}.')

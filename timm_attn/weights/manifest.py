@@ -53,16 +53,26 @@ def manifest_path() -> Path:
     for folder in (PACKAGE, PACKAGE.parent):
         if (folder / MANIFEST).is_file():
             return folder / MANIFEST
-    raise FileNotFoundError(f'{MANIFEST} is neither in {PACKAGE} nor in {PACKAGE.parent}: reinstall timm_attn.')
+    raise RuntimeError(f'{MANIFEST} is neither in {PACKAGE} nor in {PACKAGE.parent}: reinstall timm_attn.')
 
 
 @cache
 def checkpoints() -> tuple[Checkpoint, ...]:
-    """Every record, in the file's order: the first of a name is its default."""
-    rows = json.loads(manifest_path().read_text(encoding='utf-8'))['checkpoints']
-    for row in rows:
-        row['cfg'] = {k: tuple(v) if isinstance(v, list) else v for k, v in row['cfg'].items()}  # as timm's own cfgs
-    return tuple(Checkpoint(**{**row, 'metrics': tuple(row['metrics'])}) for row in rows)
+    """Every record, in the file's order: the first of a name is its default.
+
+    Raises:
+        RuntimeError: the manifest is missing or damaged.
+    """
+    path = manifest_path()
+    try:
+        return tuple(_checkpoint(row) for row in json.loads(path.read_text(encoding='utf-8'))['checkpoints'])
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RuntimeError(f'{path} is damaged ({error!r}): reinstall timm_attn.') from error
+
+
+def _checkpoint(row: dict[str, Any]) -> Checkpoint:
+    cfg = {k: tuple(v) if isinstance(v, list) else v for k, v in row['cfg'].items()}  # as in timm's own cfgs
+    return Checkpoint(**{**row, 'cfg': cfg, 'metrics': tuple(row['metrics'])})
 
 
 def checkpoints_of(name: str) -> tuple[Checkpoint, ...]:
