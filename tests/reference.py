@@ -143,12 +143,23 @@ REFERENCE: dict[str, Callable[[Tensor, State], Tensor]] = {
     'simam': simam,
     'bam': bam,
     'bam_mul': bam_mul,
+    'bamc': bam,
 }
 
 
 def _eca_kernel(c: int) -> int:
     t = int(abs((math.log2(c) + 1) / 2))
     return t if t % 2 else t + 1
+
+
+def _bam_parameters(c: int) -> int:
+    h = max(1, c // 16)
+    return 3 * c * h + 18 * h * h + 3 * c + 5 * h + 3
+
+
+def _bam_mul_parameters(c: int) -> int:
+    h = max(1, c // 16)
+    return 3 * c * h + 18 * h * h + c + 13 * h + 1
 
 
 # Trainable parameters by the number of channels, with the default reduction of 16.
@@ -159,6 +170,7 @@ PARAMETERS: dict[str, Callable[[int], int]] = {
     'gc': lambda c: 2 * c * max(2, c // 16) + 2 * c + 3 * max(2, c // 16) + 1,
     'srm': lambda c: 4 * c,
     'simam': lambda c: 0,
-    'bam': lambda c: (h := max(1, c // 16)) and 3 * c * h + 18 * h * h + 3 * c + 5 * h + 3,
-    'bam_mul': lambda c: (h := max(1, c // 16)) and 3 * c * h + 18 * h * h + c + 13 * h + 1,
+    'bam': _bam_parameters,
+    'bam_mul': _bam_mul_parameters,
+    'bamc': _bam_parameters,
 }

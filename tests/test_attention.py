@@ -152,7 +152,7 @@ def test_eca_refuses_an_even_kernel() -> None:
         ECA(64).load_state_dict({'conv.weight': torch.zeros(1, 1, 4)})
 
 
-WITH_NORMS = ('cbam', 'srm', 'bam', 'bam_mul')
+WITH_NORMS = ('cbam', 'srm', 'bam', 'bam_mul', 'bamc')
 
 
 @pytest.mark.parametrize('name', WITH_NORMS)

@@ -36,4 +36,4 @@ def test_github_form(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_every_entry_says_what_it_is() -> None:
     for name in zoo.names():
-        assert getattr(zoo, name).__doc__.startswith(('ResNet', 'ResNeXt', 'MobileNetV2')), name
+        assert getattr(zoo, name).__doc__.startswith(('ResNet', 'ResNeXt', 'MobileNetV2', 'PreResNet', 'WRN')), name

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import timm
 import torch
+from reference import PARAMETERS
 from torch import Tensor, nn
 
 from timm_attn import ATTENTION, BACKBONES, zoo
@@ -29,9 +30,26 @@ COUNTS = {
     'resnext50_32x4d': (25_028_904, 25_028_904, 27_543_848, 27_561_496, 25_028_990, 25_089_320, 27_576_904, 25_386_971),
     'mobilenetv2': (3_504_872, 3_504_872, 3_533_288, 3_536_585, 3_504_931, 3_510_888, 3_536_592),
 }
-BAM_CHANNELS = {'resnet18': (64, 128, 256), 'resnet34': (64, 128, 256), 'resnet50': (256, 512, 1024),
-                'resnet101': (256, 512, 1024), 'resnet152': (256, 512, 1024), 'resnext50_32x4d': (256, 512, 1024),
-                'mobilenetv2': (16, 24, 32, 64, 96, 160), 'cifar_resnet20': (16, 32)}  # fmt: skip
+# The same of the nets for small images with 100 classes: the net alone, and with the BAM of the released code.
+SMALL_COUNTS = {
+    'cifar_resnet20': (278_324, None),
+    'cifar_resnet56': (861_620, None),
+    'cifar_resnet110': (1_170_868, None),
+    'cifar_preresnet20': (278_132, None),
+    'cifar_preresnet56': (861_428, None),
+    'cifar_preresnet110': (1_169_972, None),
+    'cifar_preresnet164': (1_726_388, 1_732_018),
+    'cifar_wrn28_8': (23_401_012, 23_422_830),
+    'cifar_wrn28_10': (36_536_884, 36_570_756),
+    'cifar_wrn40_10': (55_899_444, 55_933_316),
+    'cifar_resnext29_8x64d': (34_518_948, 34_604_822),
+    'cifar_resnext29_16x64d': (68_247_460, 68_333_334),
+    'cifar_mobilenetv2': (2_412_212, None),
+    'cifar_resnet50': (23_705_252, 24_063_319),
+    'cifar_resnet101': (42_697_380, 43_055_447),
+}
+# Those of BAM Table 4 with 1000 classes.
+WIDE_COUNTS = {'wide_resnet18_x1_5': (25_875_816, 25_926_933), 'wide_resnet18_x2_0': (45_618_216, 45_708_547)}
 
 
 def parameters(name: str, **kwargs: Any) -> int:
@@ -65,11 +83,29 @@ def test_parameters_are_the_published_ones(backbone: str) -> None:
     assert ours == published
 
 
-@pytest.mark.parametrize('backbone', BACKBONES)
-def test_bam_follows_its_own_formula(backbone: str) -> None:
-    plain = parameters(BACKBONES[backbone].timm or backbone)
-    expected = sum(3 * c * (c // 16) + 18 * (c // 16) ** 2 + 3 * c + 5 * (c // 16) + 3 for c in BAM_CHANNELS[backbone])
-    assert parameters(f'{backbone}_bam') - plain == expected
+@pytest.mark.parametrize('backbone', [*SMALL_COUNTS, *WIDE_COUNTS])
+def test_parameters_of_small_and_wide_nets(backbone: str) -> None:
+    num_classes = 100 if backbone in SMALL_COUNTS else 1000
+    plain, bam = (SMALL_COUNTS | WIDE_COUNTS)[backbone]
+    assert parameters(backbone, num_classes=num_classes) == plain
+    assert bam in (None, parameters(f'{backbone}_bam_mul', num_classes=num_classes))
+
+
+def test_every_backbone_has_a_count() -> None:
+    assert set(COUNTS) | set(SMALL_COUNTS) | set(WIDE_COUNTS) | {'resnet152'} == set(BACKBONES)
+
+
+@pytest.mark.parametrize('backbone, attention', PAIRS)
+def test_layers_add_their_own_parameters(backbone: str, attention: str) -> None:
+    """The net is the plain one plus the papers' count of each layer, at the channels that the site has."""
+    model = timm.create_model(f'{backbone}_{attention}', device='meta')
+    added = sum(p.numel() for p in model.parameters()) - parameters(BACKBONES[backbone].timm or backbone)
+    channels = [layer.channels for layer in attention_layers(model).values()]
+    formula = PARAMETERS[attention]
+    if (backbone, attention) == ('mobilenetv2', 'gc'):  # min_hidden=1
+        channels, formula = channels[3:], lambda c, f=formula: f(c)
+        added -= (2 * 16 + 2 * 16 + 4) + 2 * (2 * 24 + 2 * 24 + 4)
+    assert added == sum(formula(c) for c in channels)
 
 
 @pytest.mark.parametrize('backbone, attention', PAIRS)
@@ -82,12 +118,14 @@ def test_timms_weights_load_strictly(backbone: str, attention: str) -> None:
 
 
 @pytest.mark.parametrize('attention', ATTENTION)
-@pytest.mark.parametrize('backbone', ['resnet18', 'mobilenetv2', 'cifar_resnet20'])
+@pytest.mark.parametrize(
+    'backbone', ['resnet18', 'mobilenetv2', 'cifar_resnet20', 'cifar_preresnet20', 'cifar_mobilenetv2']
+)
 def test_an_attention_that_does_nothing_changes_nothing(backbone: str, attention: str) -> None:
     """Every layer is called once a forward pass; with layers that pass their input on, the net is the plain one."""
     model = timm.create_model(f'{backbone}_{attention}').eval()
     for name, parameter in model.named_parameters():
-        if name.endswith('bn2.weight'):  # some start at zero, which hides their block
+        if name.endswith(('bn2.weight', 'bn3.weight')):  # some start at zero, which hides their block
             nn.init.ones_(parameter)
     plain = timm.create_model(BACKBONES[backbone].timm or backbone).eval()
     plain.load_state_dict(model.state_dict(), strict=False)
@@ -115,6 +153,10 @@ def test_sites() -> None:
         'blocks.4.3',
         'blocks.5.3',
     ]
+    assert paths['cifar_preresnet110_se'][0] == 'layer1.0.block_attn' and len(paths['cifar_preresnet110_se']) == 36
+    assert paths['cifar_wrn40_10_bam'] == ['layer1.6', 'layer2.6']
+    assert paths['cifar_resnet50_bam'] == ['layer1.3', 'layer2.4', 'layer3.6']
+    assert len(paths['cifar_mobilenetv2_simam']) == 17 and len(paths['cifar_resnext29_8x64d_bamc']) == 9
     assert paths['cifar_resnet20_bam'] == ['layer1.3', 'layer2.3'] and paths['cifar_resnet20'] == []
 
 
@@ -140,7 +182,7 @@ def test_unknown_options() -> None:
     with pytest.raises(TypeError, match='takes no attn_kwargs'):
         timm.create_model('cifar_resnet20', attn_kwargs=dict(reduction=4))
     with pytest.raises(TypeError, match='unexpected keyword argument'):
-        timm.create_model('cifar_resnet20', depth=4)
+        timm.create_model('cifar_resnet20', deep=4)
 
 
 class Doubled(nn.Module):

@@ -79,8 +79,11 @@ def _register(
     trained = {c.full_name: {**backbone.cfg, **c.cfg, 'file': str(c.path)} for c in published}
     default_cfgs.update(generate_default_cfgs({**trained, name: dict(backbone.cfg)}))
     globals()[name] = entrypoint  # pickle and torch.hub find a function by its module and name
-    with warnings.catch_warnings():
-        warnings.filterwarnings('ignore', f'Overwriting {name} in registry')  # of ours, see register
+    if is_model(name):  # one of ours, see register
+        with warnings.catch_warnings():
+            warnings.filterwarnings('ignore', f'Overwriting {name} in registry')
+            register_model(entrypoint)
+    else:
         register_model(entrypoint)
     _rows[name] = (backbone, attention)
 

@@ -55,6 +55,7 @@ ATTENTION: Mapping[str, Attention] = MappingProxyType(
             'arXiv:1807.06514',
             {'combine': 'product', 'norm': 'inner'},
         ),
+        'bamc': Attention(BAM, 'block', 'BAM in every block (BAM-C)', 'arXiv:1807.06514'),
     }
 )
 

@@ -7,13 +7,16 @@ from types import MappingProxyType
 from typing import Any
 
 from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
-from timm.models import model_entrypoint
 from torch import nn
 
-from timm_attn.backbones.cifar_resnet import CifarResNet
+from timm_attn.backbones.cifar_mobilenetv2 import CifarMobileNetV2
+from timm_attn.backbones.cifar_preresnet import CifarPreBasicBlock, CifarPreBottleneck
+from timm_attn.backbones.cifar_resnet import CifarBasicBlock, CifarBottleneck, CifarResNet
 from timm_attn.backbones.features import GetterFeatures
+from timm_attn.backbones.timm_nets import build_timm, build_timm_for_cifar
 
 SITES = ('conv', 'block', 'stage')
+Widths = tuple[int, int, int, int]  # output channels of the stem and three stages
 
 
 @dataclass(frozen=True)
@@ -41,12 +44,6 @@ class Backbone:
     features: Mapping[str, Any] = field(default_factory=dict)
 
 
-def build_timm(name: str, **kwargs: Any) -> nn.Module:
-    """timm's own net of that name, without weights."""
-    net: nn.Module = model_entrypoint(name)(pretrained=False, **kwargs)
-    return net
-
-
 _IMAGENET = dict(
     num_classes=1000,
     input_size=(3, 224, 224),
@@ -71,15 +68,51 @@ _CIFAR = dict(
 )
 
 
-def _resnet(name: str, title: str) -> Backbone:
+_SIMAM_ON_IMAGENET = {'simam': {'e_lambda': 0.1}}  # SimAM Section 4.2; the layer's default is that of CIFAR
+
+
+def _resnet(name: str, title: str, **kwargs: Any) -> Backbone:
     return Backbone(
-        partial(build_timm, name),
+        partial(build_timm, name, **kwargs),
         title,
         dict(_IMAGENET, first_conv='conv1', classifier='fc'),
-        timm=name,
+        timm=None if kwargs else name,
         stages=('layer1', 'layer2', 'layer3'),
-        overrides={'simam': {'e_lambda': 0.1}},
+        overrides=_SIMAM_ON_IMAGENET,
     )
+
+
+def _cifar(title: str, block: Callable[..., nn.Module], depth: int, widths: Widths, **kwargs: Any) -> Backbone:
+    return Backbone(
+        partial(CifarResNet, block=block, depth=depth, widths=widths, **kwargs),
+        title,
+        _CIFAR,
+        stages=('layer1', 'layer2'),
+        features=dict(out_indices=(0, 1, 2, 3)),
+    )
+
+
+def _cifar_bottleneck(name: str, title: str) -> Backbone:
+    return Backbone(
+        partial(build_timm_for_cifar, name),
+        title,
+        dict(_CIFAR, pool_size=(4, 4)),
+        stages=('layer1', 'layer2', 'layer3'),
+    )
+
+
+_NARROW, _EXPANDED = (16, 16, 32, 64), (16, 64, 128, 256)
+_stride_first = partial(CifarPreBottleneck, stride_first=True)
+_wide = partial(CifarPreBasicBlock, shared=True)
+
+
+def _wide_widths(k: int) -> Widths:
+    return (16, 16 * k, 32 * k, 64 * k)
+
+
+def _resnext(cardinality: int) -> Callable[..., nn.Module]:
+    """ResNeXt-29's block of `cardinality` groups of 64 channels in the first stage."""
+    return partial(CifarBottleneck, ratio=cardinality * 64 / 256, groups=cardinality, stride_first=True)
 
 
 BACKBONES: Mapping[str, Backbone] = MappingProxyType(
@@ -90,23 +123,40 @@ BACKBONES: Mapping[str, Backbone] = MappingProxyType(
         'resnet101': _resnet('resnet101', 'ResNet-101'),
         'resnet152': _resnet('resnet152', 'ResNet-152'),
         'resnext50_32x4d': _resnet('resnext50_32x4d', 'ResNeXt-50 (32x4d)'),
+        # the stem keeps 64 channels (BAM Table 4)
+        'wide_resnet18_x1_5': _resnet('resnet18', 'ResNet-18, 1.5 times as wide', channels=(96, 192, 384, 768)),
+        'wide_resnet18_x2_0': _resnet('resnet18', 'ResNet-18, twice as wide', channels=(128, 256, 512, 1024)),
         'mobilenetv2': Backbone(
             partial(build_timm, 'mobilenetv2_100'),
             'MobileNetV2',
             dict(_IMAGENET, first_conv='conv_stem', classifier='classifier'),
             timm='mobilenetv2_100',
             stages=tuple(f'blocks.{i}' for i in range(6)),
-            overrides={'simam': {'e_lambda': 0.1}, 'gc': {'min_hidden': 1}},
+            overrides={**_SIMAM_ON_IMAGENET, 'gc': {'min_hidden': 1}},
             features=dict(feature_cls=GetterFeatures),
         ),
-        'cifar_resnet20': Backbone(
-            partial(CifarResNet, depths=(3, 3, 3)),
-            'ResNet-20 for 32x32 images',
-            _CIFAR,
-            stages=('layer1', 'layer2'),
-            features=dict(out_indices=(0, 1, 2, 3)),
+        'cifar_resnet20': _cifar('ResNet-20 for 32x32 images', CifarBasicBlock, 3, _NARROW),
+        'cifar_resnet56': _cifar('ResNet-56 for 32x32 images', CifarBasicBlock, 9, _NARROW),
+        'cifar_resnet110': _cifar('ResNet-110 (bottleneck) for 32x32 images', CifarBottleneck, 12, _EXPANDED),
+        'cifar_preresnet20': _cifar('PreResNet-20', CifarPreBasicBlock, 3, _NARROW, preact=True),
+        'cifar_preresnet56': _cifar('PreResNet-56', CifarPreBasicBlock, 9, _NARROW, preact=True),
+        'cifar_preresnet110': _cifar('PreResNet-110 (bottleneck)', CifarPreBottleneck, 12, _EXPANDED, preact=True),
+        'cifar_preresnet164': _cifar("PreResNet-164, BAM's PreResNet110", _stride_first, 18, _EXPANDED, preact=True),
+        'cifar_wrn28_8': _cifar('WRN-28-8', _wide, 4, _wide_widths(8), preact=True),
+        'cifar_wrn28_10': _cifar('WRN-28-10', _wide, 4, _wide_widths(10), preact=True),
+        'cifar_wrn40_10': _cifar('WRN-40-10', _wide, 6, _wide_widths(10), preact=True),
+        'cifar_resnext29_8x64d': _cifar('ResNeXt-29 (8x64d)', _resnext(8), 3, (64, 256, 512, 1024)),
+        'cifar_resnext29_16x64d': _cifar('ResNeXt-29 (16x64d)', _resnext(16), 3, (64, 256, 512, 1024)),
+        'cifar_mobilenetv2': Backbone(
+            CifarMobileNetV2,
+            'MobileNetV2 for 32x32 images',
+            dict(_CIFAR, pool_size=(4, 4), first_conv='conv_stem', classifier='classifier'),
+            stages=tuple(f'blocks.{i}' for i in range(6)),
+            features=dict(feature_cls=GetterFeatures),
         ),
+        'cifar_resnet50': _cifar_bottleneck('resnet50', 'ResNet-50 for 32x32 images'),
+        'cifar_resnet101': _cifar_bottleneck('resnet101', 'ResNet-101 for 32x32 images'),
     }
 )
 
-__all__ = ['BACKBONES', 'Backbone', 'CifarResNet', 'build_timm']
+__all__ = ['BACKBONES', 'Backbone']

@@ -1,7 +1,7 @@
 """State dicts of the authors' repositories, of torchvision and of timm, as state dicts of our models."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import timm
@@ -45,35 +45,59 @@ def _mobilenetv2_rules() -> Iterator[tuple[str, str]]:
         yield at + rf'{expand + 3}\.', f'{block}.@.'
 
 
-# (pattern, replacement), applied in turn to every key; where two layouts differ, their keys do. '@' stands for the
-# attention of a block or a stage, whatever its slot is called in our net.
-RULES: tuple[tuple[str, str], ...] = (
-    # SimAM repository: conv2 is Sequential(conv2, SimAM), the last norm Sequential(norm, attention)
-    (r'\.conv2\.0\.', '.conv2.'),
-    (r'\.bn([23])\.0\.', r'.bn\1.'),
-    (r'\.bn[23]\.1\.', '.@.'),
-    # its CIFAR nets
-    (r'\.shortcut\.', '.downsample.'),
-    (r'^linear\.', 'fc.'),
+# timm's place of the i-th block of the SimAM repository's MobileNetV2 for CIFAR, layers.{i}
+_CIFAR_MOBILENETV2_RULES = tuple((rf'^layers\.{i - 1}\.', f'{block}.') for i, block in _MOBILENETV2_BLOCKS.items())
+
+# (what a key of the layout looks like, its rules). The rules of every layout that has such a key are applied in turn.
+# In the replacements '@' stands for the attention of a block or a stage, whatever its slot is called in our net.
+Rules = tuple[tuple[str, str], ...]
+LAYOUTS: tuple[tuple[str, Rules], ...] = (
+    # SimAM repository: conv = Sequential(conv, attention), or the last norm = Sequential(norm, attention)
+    (r'\.(conv|bn)[23]\.0\.', ((r'\.(conv|bn)([23])\.0\.', r'.\1\2.'), (r'\.(conv|bn)[23]\.1\.', '.@.'))),
+    # its nets for CIFAR: ResNets and PreResNets, wide ResNets, MobileNetV2
+    (r'^linear\.', ((r'\.shortcut\.', '.downsample.'), (r'^bn\.', 'norm.'), (r'^linear\.', 'fc.'))),
+    (
+        r'^block1\.layer\.',
+        ((r'^bn1\.', 'norm.'), (r'^block(\d)\.layer\.', r'layer\1.'), (r'\.convShortcut\.', '.downsample.0.')),
+    ),
+    (
+        r'^layers\.0\.',
+        (
+            (r'^conv1\.', 'conv_stem.'),
+            (r'^conv2\.', 'conv_head.'),
+            (r'^fc\.', 'classifier.'),
+            *_CIFAR_MOBILENETV2_RULES,
+            (r'^(blocks.*)\.conv1\.', r'\1.conv_pw.'),
+            (r'^(blocks.*)\.conv2\.', r'\1.conv_dw.'),
+            (r'^(blocks.*)\.conv3\.', r'\1.conv_pwl.'),
+        ),
+    ),
     # ECANet and attention-module: the attention is a child of the block, BAM of the net
-    (r'\.(eca|cbam)\.', '.@.'),
-    (r'^bam(\d)\.', r'layer\1.@.'),
-    *_mobilenetv2_rules(),
+    (r'\.(eca|cbam)\.|^bam1\.', ((r'\.(eca|cbam)\.', '.@.'), (r'^bam(\d)\.', r'layer\1.@.'))),
+    (r'^features\.0\.0\.', tuple(_mobilenetv2_rules())),
     # inside the layers
-    (r'@\.fc\.0\.', '@.fc1.'),
-    (r'@\.fc\.2\.', '@.fc2.'),
-    (r'@\.ChannelGate\.mlp\.1\.', '@.channel.fc1.'),
-    (r'@\.ChannelGate\.mlp\.3\.', '@.channel.fc2.'),
-    (r'@\.SpatialGate\.spatial\.', '@.spatial.'),
-    (r'@\.channel_att\.gate_c\.gate_c_fc_0\.', '@.channel.fc1.'),
-    (r'@\.channel_att\.gate_c\.gate_c_bn_1\.', '@.channel.bn1.'),
-    (r'@\.channel_att\.gate_c\.gate_c_fc_final\.', '@.channel.fc2.'),
-    (r'@\.spatial_att\.gate_s\.gate_s_(conv|bn)_reduce0\.', r'@.spatial.\g<1>0.'),
-    (r'@\.spatial_att\.gate_s\.gate_s_(conv|bn)_di_0\.', r'@.spatial.\g<1>1.'),
-    (r'@\.spatial_att\.gate_s\.gate_s_(conv|bn)_di_1\.', r'@.spatial.\g<1>2.'),
-    (r'@\.spatial_att\.gate_s\.gate_s_conv_final\.', '@.spatial.conv3.'),
+    (r'\.fc\.0\.', ((r'@\.fc\.0\.', '@.fc1.'), (r'@\.fc\.2\.', '@.fc2.'))),
+    (
+        r'\.ChannelGate\.',
+        (
+            (r'@\.ChannelGate\.mlp\.1\.', '@.channel.fc1.'),
+            (r'@\.ChannelGate\.mlp\.3\.', '@.channel.fc2.'),
+            (r'@\.SpatialGate\.spatial\.', '@.spatial.'),
+        ),
+    ),
+    (
+        r'\.channel_att\.',
+        (
+            (r'@\.channel_att\.gate_c\.gate_c_fc_0\.', '@.channel.fc1.'),
+            (r'@\.channel_att\.gate_c\.gate_c_bn_1\.', '@.channel.bn1.'),
+            (r'@\.channel_att\.gate_c\.gate_c_fc_final\.', '@.channel.fc2.'),
+            (r'@\.spatial_att\.gate_s\.gate_s_(conv|bn)_reduce0\.', r'@.spatial.\g<1>0.'),
+            (r'@\.spatial_att\.gate_s\.gate_s_(conv|bn)_di_0\.', r'@.spatial.\g<1>1.'),
+            (r'@\.spatial_att\.gate_s\.gate_s_(conv|bn)_di_1\.', r'@.spatial.\g<1>2.'),
+            (r'@\.spatial_att\.gate_s\.gate_s_conv_final\.', '@.spatial.conv3.'),
+        ),
+    ),
 )
-_RULES = tuple((re.compile(pattern), replacement) for pattern, replacement in RULES)
 
 
 def convert_state_dict(state_dict: Mapping[str, Any], model_name: str) -> dict[str, Tensor]:
@@ -91,7 +115,9 @@ def convert_state_dict(state_dict: Mapping[str, Any], model_name: str) -> dict[s
     if not timm.is_model(model_name):
         raise ValueError(f'Unknown model {model_name!r}: timm.list_models() shows the names.')
     tensors = {_PREFIX.sub('', k): v for k, v in _unwrap(state_dict).items()}
-    renamed = {_rename(k): (k, v) for k, v in tensors.items() if not _COUNTERS.search(k)}
+    tensors = {k: v for k, v in tensors.items() if not _COUNTERS.search(k)}
+    rules = [rule for sign, rules in LAYOUTS if any(re.search(sign, k) for k in tensors) for rule in rules]
+    renamed = {_rename(k, rules): (k, v) for k, v in tensors.items()}
     for key in [k for k in renamed if k.endswith('.running_var')]:  # files of torch < 0.4.1 count no batches
         renamed.setdefault(key.replace('running_var', 'num_batches_tracked'), (key, torch.tensor(0)))
     complaint = _complaint(renamed, model_name)
@@ -114,9 +140,9 @@ def _unwrap(state_dict: Mapping[str, Any]) -> Mapping[str, Tensor]:
     return state_dict
 
 
-def _rename(key: str) -> str:
-    for pattern, replacement in _RULES:
-        key = pattern.sub(replacement, key)
+def _rename(key: str, rules: Iterable[tuple[str, str]]) -> str:
+    for pattern, replacement in rules:
+        key = re.sub(pattern, replacement, key)
     return key
 
 

@@ -1,0 +1,33 @@
+"""Nets that timm has, as they are or adapted to small images."""
+
+from typing import Any
+
+from timm.models import model_entrypoint
+from torch import nn
+
+
+def build_timm(name: str, **kwargs: Any) -> nn.Module:
+    """timm's own net of that name, without weights."""
+    net: nn.Module = model_entrypoint(name)(pretrained=False, **kwargs)
+    return net
+
+
+def build_timm_for_cifar(name: str, **kwargs: Any) -> nn.Module:
+    """timm's bottleneck ResNet for 32x32 images as the BAM paper counts it (Tables 2, 3 and 10).
+
+    A 3x3 stem without stride, no max-pool, and each stage's stride in its first 1x1 convolution.
+    """
+    if 'output_stride' in kwargs:
+        raise TypeError(f'{name} for small images has no output_stride, but got {kwargs["output_stride"]}.')
+    net: Any = build_timm(name, **kwargs)
+    stem, weight = net.conv1, net.conv1.weight
+    net.conv1 = nn.Conv2d(
+        stem.in_channels, stem.out_channels, 3, padding=1, bias=False, device=weight.device, dtype=weight.dtype
+    )
+    nn.init.kaiming_normal_(net.conv1.weight, mode='fan_out', nonlinearity='relu')
+    net.maxpool = nn.Identity()
+    for stage in (net.layer2, net.layer3, net.layer4):
+        stage[0].conv1.stride, stage[0].conv2.stride = stage[0].conv2.stride, stage[0].conv1.stride
+    for info, reduction in zip(net.feature_info, (1, 1, 2, 4, 8), strict=True):
+        info['reduction'] = reduction
+    return net
