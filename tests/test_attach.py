@@ -35,9 +35,9 @@ def test_the_simam_of_an_attached_net_is_that_of_the_zoo() -> None:
     'build, attention, kwargs, message',
     [
         (lambda: timm.create_model('resnet18'), 'sam', {}, "Unknown attention 'sam': choose from se, cbam, eca"),
-        (lambda: nn.Sequential(nn.Conv2d(3, 8, 3)), 'se', {}, "Sequential has no block with a 'block' site"),
+        (lambda: nn.Sequential(nn.Conv2d(3, 8, 3)), 'se', {}, "Sequential has no block with a 'block' slot"),
         (lambda: timm.create_model('seresnet18'), 'se', {}, "slot 'se' of BasicBlock already holds"),
-        (lambda: timm.create_model('resnet18'), 'bam', {}, 'closes stages: name them'),
+        (lambda: timm.create_model('resnet18'), 'bam', {}, 'Name the stages to close'),
         (lambda: timm.create_model('resnet18'), 'bam', {'stages': ('fc',)}, "'fc' must be .* but is Linear"),
         (lambda: timm.create_model('resnet18'), 'bam', {'stages': ('layer9',)}, "'layer9' must be .* but is NoneType"),
         (lambda: timm.create_model('resnet18_bam'), 'bam', {'stages': 'layer1'}, "'layer1' already ends with BAM"),

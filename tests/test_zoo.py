@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import timm
 import torch
+import torchvision
 from reference import PARAMETERS
 from torch import Tensor, nn
 
@@ -45,11 +46,16 @@ SMALL_COUNTS = {
     'cifar_resnext29_8x64d': (34_518_948, 34_604_822),
     'cifar_resnext29_16x64d': (68_247_460, 68_333_334),
     'cifar_mobilenetv2': (2_412_212, None),
+    'cifar_densenet100_12': (800_032, 843_006),
     'cifar_resnet50': (23_705_252, 24_063_319),
     'cifar_resnet101': (42_697_380, 43_055_447),
 }
 # Those of BAM Table 4 with 1000 classes.
-WIDE_COUNTS = {'wide_resnet18_x1_5': (25_875_816, 25_926_933), 'wide_resnet18_x2_0': (45_618_216, 45_708_547)}
+WIDE_COUNTS = {
+    'wide_resnet18_x1_5': (25_875_816, 25_926_933),
+    'wide_resnet18_x2_0': (45_618_216, 45_708_547),
+    'squeezenet1_1': (1_235_496, 1_258_487),
+}
 
 
 def parameters(name: str, **kwargs: Any) -> int:
@@ -59,7 +65,8 @@ def parameters(name: str, **kwargs: Any) -> int:
 def test_every_pair_and_the_plain_nets_are_registered() -> None:
     expected = {f'{b}_{a}' for b, a in PAIRS} | {b for b, row in BACKBONES.items() if row.timm is None}
     assert set(zoo.names()) == expected == set(timm.list_models(module='zoo'))
-    assert set(timm.list_models('*_simam')) == {f'{b}_simam' for b in BACKBONES}
+    assert set(timm.list_models('*_simam')) == {f'{b}_simam' for b, row in BACKBONES.items() if 'conv' in row.sites}
+    assert 'squeezenet1_1_bam' in zoo.names() and 'squeezenet1_1_se' not in zoo.names()
 
 
 def test_import_leaves_timms_registry_alone() -> None:
@@ -84,7 +91,7 @@ def test_parameters_are_the_published_ones(backbone: str) -> None:
 
 
 @pytest.mark.parametrize('backbone', [*SMALL_COUNTS, *WIDE_COUNTS])
-def test_parameters_of_small_and_wide_nets(backbone: str) -> None:
+def test_parameters_of_the_other_nets(backbone: str) -> None:
     num_classes = 100 if backbone in SMALL_COUNTS else 1000
     plain, bam = (SMALL_COUNTS | WIDE_COUNTS)[backbone]
     assert parameters(backbone, num_classes=num_classes) == plain
@@ -154,6 +161,8 @@ def test_sites() -> None:
         'blocks.5.3',
     ]
     assert paths['cifar_preresnet110_se'][0] == 'layer1.0.block_attn' and len(paths['cifar_preresnet110_se']) == 36
+    assert paths['squeezenet1_1_bam'] == ['stem.3', 'layer1.2', 'layer2.2']
+    assert paths['cifar_densenet100_12_bam'][:2] == ['features.transition1.attn_in', 'features.transition1.attn_out']
     assert paths['cifar_wrn40_10_bam'] == ['layer1.6', 'layer2.6']
     assert paths['cifar_resnet50_bam'] == ['layer1.3', 'layer2.4', 'layer3.6']
     assert len(paths['cifar_mobilenetv2_simam']) == 17 and len(paths['cifar_resnext29_8x64d_bamc']) == 9
@@ -210,7 +219,7 @@ def forget() -> Iterator[None]:
 @pytest.mark.parametrize('site', ['conv', 'block', 'stage'])
 def test_an_eighth_attention_is_one_row(site: Any, forget: None) -> None:
     zoo.register({'doubled': Attention(Doubled, site, 'Doubled', 'a test')})
-    for backbone in BACKBONES:
+    for backbone in (b for b, row in BACKBONES.items() if site in row.sites):
         model = timm.create_model(f'{backbone}_doubled', device='meta')
         assert any(isinstance(m, Doubled) for m in model.modules())
     assert timm.create_model('cifar_resnet20_doubled')(torch.randn(1, 3, 32, 32)).shape == (1, 10)
@@ -263,3 +272,10 @@ def test_layers_follow_device_and_dtype() -> None:
     assert {p.dtype for p in model.parameters()} == {torch.float64} and {p.device.type for p in model.parameters()} == {
         'meta'
     }
+
+
+def test_squeezenet_is_torchvisions() -> None:
+    theirs, ours = torchvision.models.squeezenet1_1(weights=None).eval(), timm.create_model('squeezenet1_1').eval()
+    ours.load_state_dict(dict(zip(ours.state_dict(), theirs.state_dict().values(), strict=True)))
+    x = torch.randn(1, 3, 224, 224)
+    torch.testing.assert_close(ours(x), theirs(x), rtol=0, atol=0)

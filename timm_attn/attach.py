@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from torch import nn
 
 from timm_attn.attention import ATTENTION, Attention, AttentionLayer
-from timm_attn.blocks import SLOTTED, Slot
+from timm_attn.blocks import SLOTTED
 
 ModelT = TypeVar('ModelT', bound=nn.Module)
 
@@ -25,7 +25,8 @@ def attach(
         model: a net built of timm's ResNet or MobileNetV2 blocks (blocks of other kinds in it stay as they are), or of
             blocks with slots of their own; it keeps its weights, its device and its dtype.
         attention: a name of ATTENTION, or a row.
-        stages: the stages (paths of nn.Sequential) that an attention of site 'stage' closes.
+        stages: the stages (paths of nn.Sequential) that an attention of site 'stage' closes; none for a net whose
+            blocks have slots for it (DenseNet).
         attn_kwargs: the layer's options, over the row's defaults.
 
     Raises:
@@ -35,7 +36,7 @@ def attach(
     """
     row = find_attention(attention)
     options = layer_options(row, attn_kwargs)
-    if row.site == 'stage':
+    if row.site == 'stage' and stages:
         _close_stages(model, row, stages, options)
     else:
         _fill_slots(model, row, options)
@@ -67,23 +68,24 @@ def layer_options(row: Attention, attn_kwargs: Mapping[str, Any] | None) -> dict
 
 
 def _fill_slots(model: nn.Module, row: Attention, options: Mapping[str, Any]) -> None:
-    """A layer in the slot of every block; nothing is changed unless all of them can be filled."""
+    """A layer in every slot of the site; nothing is changed unless all of them can be filled."""
     filled = []
     for block in model.modules():
         cls: Any = SLOTTED.get(type(block), type(block))
-        if not hasattr(cls, 'slots'):
-            continue
-        slot: Slot = cls.slots[row.site]
-        taken = getattr(block, slot.attr, None)
-        if taken is not None:
-            raise ValueError(f'The slot {slot.attr!r} of {type(block).__name__} already holds {taken}.')
-        filled.append((block, cls, slot, _layer_for(block.get_submodule(slot.conv), row, options)))
+        for slot in getattr(cls, 'slots', ()):
+            if slot.site != row.site:
+                continue
+            taken = getattr(block, slot.attr, None)
+            if taken is not None:
+                raise ValueError(f'The slot {slot.attr!r} of {type(block).__name__} already holds {taken}.')
+            filled.append((block, cls, slot, _layer(row, options, block.get_submodule(slot.source))))
     if not filled:
         known = ', '.join(cls.__name__ for cls in SLOTTED)
-        raise ValueError(f'{type(model).__name__} has no block with a {row.site!r} site; known blocks: {known}.')
+        hint = ' Name the stages to close, such as stages=("layer1", "layer2").' if row.site == 'stage' else ''
+        raise ValueError(f'{type(model).__name__} has no block with a {row.site!r} slot; known blocks: {known}.{hint}')
     for block, cls, slot, layer in filled:
         block.__class__ = cls  # the same modules and keys, and a forward that visits the slots
-        for other in cls.slots.values():
+        for other in cls.slots:
             if not hasattr(block, other.attr):
                 setattr(block, other.attr, None)
         setattr(block, slot.attr, layer.train(block.training))
@@ -91,8 +93,6 @@ def _fill_slots(model: nn.Module, row: Attention, options: Mapping[str, Any]) ->
 
 def _close_stages(model: nn.Module, row: Attention, stages: Sequence[str], options: Mapping[str, Any]) -> None:
     """A layer as the last child of every stage; nothing is changed unless all of them can be closed."""
-    if not stages:
-        raise ValueError(f'{row.title} closes stages: name them, for example stages=("layer1", "layer2").')
     closed = []
     for path in (stages,) if isinstance(stages, str) else stages:
         stage = dict(model.named_modules()).get(path)
@@ -100,19 +100,26 @@ def _close_stages(model: nn.Module, row: Attention, stages: Sequence[str], optio
             raise ValueError(f'Stage {path!r} must be an nn.Sequential of the net, but is {type(stage).__name__}.')
         if isinstance(stage[-1], AttentionLayer):
             raise ValueError(f'Stage {path!r} already ends with {type(stage[-1]).__name__}.')
-        closed.append((stage, _layer_for(_last_conv(stage), row, options)))
+        closed.append((stage, _layer(row, options, _last_conv(stage), _feature_channels(model, path))))
     for stage, layer in closed:
         stage.append(layer.train(stage.training))
 
 
+def _feature_channels(model: Any, path: str) -> int | None:
+    """The channels of a stage that is one of timm's features; others are those of the stage's last convolution."""
+    infos = getattr(model, 'feature_info', [])
+    return next((info['num_chs'] for info in infos if info['module'] == path), None)
+
+
 def _last_conv(stage: nn.Sequential) -> nn.Module:
-    """The convolution whose channels leave the stage: its last, attention layers left out."""
+    """The last convolution of a stage, attention layers left out."""
     inside = tuple(f'{path}.' for path in attention_layers(stage))
     convs = [m for path, m in stage.named_modules() if isinstance(m, nn.Conv2d) and not path.startswith(inside)]
     return convs[-1]
 
 
-def _layer_for(conv: nn.Module, row: Attention, options: Mapping[str, Any]) -> nn.Module:
-    """The layer for a convolution's output, where that convolution lives."""
-    assert isinstance(conv, nn.Conv2d)
-    return row.layer(conv.out_channels, **options, device=conv.weight.device, dtype=conv.weight.dtype)
+def _layer(row: Attention, options: Mapping[str, Any], source: Any, channels: int | None = None) -> nn.Module:
+    """The layer for the map of a convolution or a norm, where that module lives."""
+    if channels is None:
+        channels = source.out_channels if isinstance(source, nn.Conv2d) else source.num_features
+    return row.layer(channels, **options, device=source.weight.device, dtype=source.weight.dtype)

@@ -3,31 +3,32 @@
 The slots are declared for type checkers only: TorchScript reads a class's annotations and knows no optional module.
 """
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from timm.models._efficientnet_blocks import DepthwiseSeparableConv, InvertedResidual
+from timm.models.densenet import DenseTransition
 from timm.models.resnet import BasicBlock, Bottleneck
 from torch import Tensor, nn
 
 
-@dataclass(frozen=True)
-class Slot:
+class Slot(NamedTuple):
     """A place for an attention layer in a block.
 
     Args:
+        site: the kind of attention that goes there, see attention.Site.
         attr: the attribute that holds the layer, None while the slot is empty.
-        conv: the convolution whose output channels the layer sees.
+        source: the convolution that makes the layer's map, or the norm that takes it.
     """
 
+    site: str
     attr: str
-    conv: str
+    source: str
 
 
 class AttnBasicBlock(BasicBlock):
     """timm's BasicBlock: conv1 bn1 act1 conv2 [conv_attn] bn2 [se] + shortcut, act2."""
 
-    slots = {'conv': Slot('conv_attn', 'conv2'), 'block': Slot('se', 'conv2')}
+    slots = (Slot('conv', 'conv_attn', 'conv2'), Slot('block', 'se', 'conv2'))
     if TYPE_CHECKING:
         conv_attn: nn.Module | None
         se: Any
@@ -57,7 +58,7 @@ class AttnBasicBlock(BasicBlock):
 class AttnBottleneck(Bottleneck):
     """timm's Bottleneck: conv1 bn1 act1 conv2 [conv_attn] bn2 act2 conv3 bn3 [se] + shortcut, act3."""
 
-    slots = {'conv': Slot('conv_attn', 'conv2'), 'block': Slot('se', 'conv3')}
+    slots = (Slot('conv', 'conv_attn', 'conv2'), Slot('block', 'se', 'conv3'))
     if TYPE_CHECKING:
         conv_attn: nn.Module | None
         se: Any
@@ -90,7 +91,7 @@ class AttnBottleneck(Bottleneck):
 class AttnDepthwiseSeparableConv(DepthwiseSeparableConv):
     """timm's block without expansion: conv_dw [conv_attn] bn1 se conv_pw bn2 [block_attn] (+ shortcut)."""
 
-    slots = {'conv': Slot('conv_attn', 'conv_dw'), 'block': Slot('block_attn', 'conv_pw')}
+    slots = (Slot('conv', 'conv_attn', 'conv_dw'), Slot('block', 'block_attn', 'conv_pw'))
     if TYPE_CHECKING:
         conv_attn: nn.Module | None
         block_attn: nn.Module | None
@@ -119,7 +120,7 @@ class AttnDepthwiseSeparableConv(DepthwiseSeparableConv):
 class AttnInvertedResidual(InvertedResidual):
     """timm's MBConv: conv_pw bn1 conv_dw [conv_attn] bn2 se conv_pwl bn3 [block_attn] (+ shortcut)."""
 
-    slots = {'conv': Slot('conv_attn', 'conv_dw'), 'block': Slot('block_attn', 'conv_pwl')}
+    slots = (Slot('conv', 'conv_attn', 'conv_dw'), Slot('block', 'block_attn', 'conv_pwl'))
     if TYPE_CHECKING:
         conv_attn: nn.Module | None
         block_attn: nn.Module | None
@@ -147,10 +148,33 @@ class AttnInvertedResidual(InvertedResidual):
         return x
 
 
+class AttnDenseTransition(DenseTransition):
+    """timm's transition of a DenseNet: [attn_in] norm conv pool [attn_out]."""
+
+    slots = (Slot('stage', 'attn_in', 'norm'), Slot('stage', 'attn_out', 'conv'))
+    if TYPE_CHECKING:
+        attn_in: nn.Module | None
+        attn_out: nn.Module | None
+        norm: nn.Module
+        conv: nn.Module
+        pool: nn.Module
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.attn_in is not None:
+            x = self.attn_in(x)
+        x = self.norm(x)
+        x = self.conv(x)
+        x = self.pool(x)
+        if self.attn_out is not None:
+            x = self.attn_out(x)
+        return x
+
+
 # timm's builders choose their block classes themselves: attach turns the built blocks into these
 SLOTTED: dict[type[nn.Module], type[nn.Module]] = {
     BasicBlock: AttnBasicBlock,
     Bottleneck: AttnBottleneck,
+    DenseTransition: AttnDenseTransition,
     DepthwiseSeparableConv: AttnDepthwiseSeparableConv,
     InvertedResidual: AttnInvertedResidual,
 }

@@ -13,7 +13,8 @@ from timm_attn.backbones.cifar_mobilenetv2 import CifarMobileNetV2
 from timm_attn.backbones.cifar_preresnet import CifarPreBasicBlock, CifarPreBottleneck
 from timm_attn.backbones.cifar_resnet import CifarBasicBlock, CifarBottleneck, CifarResNet
 from timm_attn.backbones.features import GetterFeatures
-from timm_attn.backbones.timm_nets import build_timm, build_timm_for_cifar
+from timm_attn.backbones.squeezenet import SqueezeNet
+from timm_attn.backbones.timm_nets import build_timm, build_timm_densenet_for_cifar, build_timm_for_cifar
 
 SITES = ('conv', 'block', 'stage')
 Widths = tuple[int, int, int, int]  # output channels of the stem and three stages
@@ -153,6 +154,21 @@ BACKBONES: Mapping[str, Backbone] = MappingProxyType(
             dict(_CIFAR, pool_size=(4, 4), first_conv='conv_stem', classifier='classifier'),
             stages=tuple(f'blocks.{i}' for i in range(6)),
             features=dict(feature_cls=GetterFeatures),
+        ),
+        'cifar_densenet100_12': Backbone(
+            partial(build_timm_densenet_for_cifar, 'densenet121', growth_rate=12, block_config=(16, 16, 16)),
+            'DenseNet-BC (100 layers, growth 12)',
+            dict(_CIFAR, first_conv='features.conv0', classifier='classifier'),
+            sites=('stage',),
+            features=dict(out_indices=(0, 1, 2, 3), flatten_sequential=True),
+        ),
+        'squeezenet1_1': Backbone(
+            SqueezeNet,
+            'SqueezeNet 1.1',
+            dict(_IMAGENET, pool_size=(13, 13), first_conv='stem.conv', classifier='classifier'),
+            stages=('stem', 'layer1', 'layer2'),
+            sites=('stage',),
+            features=dict(out_indices=(0, 1, 2)),
         ),
         'cifar_resnet50': _cifar_bottleneck('resnet50', 'ResNet-50 for 32x32 images'),
         'cifar_resnet101': _cifar_bottleneck('resnet101', 'ResNet-101 for 32x32 images'),

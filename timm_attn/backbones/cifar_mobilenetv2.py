@@ -22,7 +22,7 @@ _FEATURE_STAGES = (1, 2, 4, 6)  # the last of each resolution
 class CifarInvertedResidual(nn.Module):
     """conv_pw bn1 act1 conv_dw [conv_attn] bn2 act2 conv_pwl bn3 [block_attn] (+ shortcut where the stride is 1)."""
 
-    slots = {'conv': Slot('conv_attn', 'conv_dw'), 'block': Slot('block_attn', 'conv_pwl')}
+    slots = (Slot('conv', 'conv_attn', 'conv_dw'), Slot('block', 'block_attn', 'conv_pwl'))
     if TYPE_CHECKING:
         conv_attn: nn.Module | None
         block_attn: nn.Module | None

@@ -18,7 +18,7 @@ class CifarPreBasicBlock(nn.Module):
         shared: a projecting shortcut starts from the activated input (wide ResNets), else from the input itself.
     """
 
-    slots = {'conv': Slot('conv_attn', 'conv2'), 'block': Slot('block_attn', 'conv2')}
+    slots = (Slot('conv', 'conv_attn', 'conv2'), Slot('block', 'block_attn', 'conv2'))
     if TYPE_CHECKING:
         conv_attn: nn.Module | None
         block_attn: nn.Module | None
@@ -58,7 +58,7 @@ class CifarPreBottleneck(nn.Module):
         stride_first: the stride is in the first 1x1 convolution (the BAM paper's nets), else in the 3x3 (SimAM's).
     """
 
-    slots = {'conv': Slot('conv_attn', 'conv2'), 'block': Slot('block_attn', 'conv3')}
+    slots = (Slot('conv', 'conv_attn', 'conv2'), Slot('block', 'block_attn', 'conv3'))
     if TYPE_CHECKING:
         conv_attn: nn.Module | None
         block_attn: nn.Module | None

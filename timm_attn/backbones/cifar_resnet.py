@@ -28,7 +28,7 @@ def projection(in_chs: int, out_chs: int, stride: int, dd: dict[str, Any], norm:
 class CifarBasicBlock(nn.Module):
     """conv1 bn1 act1 conv2 [conv_attn] bn2 [block_attn] + shortcut, act2."""
 
-    slots = {'conv': Slot('conv_attn', 'conv2'), 'block': Slot('block_attn', 'conv2')}
+    slots = (Slot('conv', 'conv_attn', 'conv2'), Slot('block', 'block_attn', 'conv2'))
     if TYPE_CHECKING:
         conv_attn: nn.Module | None
         block_attn: nn.Module | None
@@ -70,7 +70,7 @@ class CifarBottleneck(nn.Module):
         stride_first: the stride is in the first 1x1 convolution (the BAM paper's nets), else in the 3x3 (SimAM's).
     """
 
-    slots = {'conv': Slot('conv_attn', 'conv2'), 'block': Slot('block_attn', 'conv3')}
+    slots = (Slot('conv', 'conv_attn', 'conv2'), Slot('block', 'block_attn', 'conv3'))
     if TYPE_CHECKING:
         conv_attn: nn.Module | None
         block_attn: nn.Module | None

@@ -20,10 +20,7 @@ def build_timm_for_cifar(name: str, **kwargs: Any) -> nn.Module:
     if 'output_stride' in kwargs:
         raise TypeError(f'{name} for small images has no output_stride, but got {kwargs["output_stride"]}.')
     net: Any = build_timm(name, **kwargs)
-    stem, weight = net.conv1, net.conv1.weight
-    net.conv1 = nn.Conv2d(
-        stem.in_channels, stem.out_channels, 3, padding=1, bias=False, device=weight.device, dtype=weight.dtype
-    )
+    net.conv1 = _small_stem(net.conv1)
     nn.init.kaiming_normal_(net.conv1.weight, mode='fan_out', nonlinearity='relu')
     net.maxpool = nn.Identity()
     for stage in (net.layer2, net.layer3, net.layer4):
@@ -31,3 +28,21 @@ def build_timm_for_cifar(name: str, **kwargs: Any) -> nn.Module:
     for info, reduction in zip(net.feature_info, (1, 1, 2, 4, 8), strict=True):
         info['reduction'] = reduction
     return net
+
+
+def build_timm_densenet_for_cifar(name: str, **kwargs: Any) -> nn.Module:
+    """timm's DenseNet for 32x32 images (Huang et al., 2017, Section 4): a 3x3 stem, no norm and no pool behind it."""
+    net: Any = build_timm(name, **kwargs)
+    net.features.conv0 = _small_stem(net.features.conv0)
+    nn.init.kaiming_normal_(net.features.conv0.weight)
+    net.features.norm0 = nn.Identity()
+    net.features.pool0 = nn.Identity()
+    for info in net.feature_info:
+        info['reduction'] = max(1, info['reduction'] // 4)
+    return net
+
+
+def _small_stem(conv: nn.Conv2d) -> nn.Conv2d:
+    """A 3x3 convolution without stride in place of an ImageNet net's first one."""
+    dd: dict[str, Any] = {'device': conv.weight.device, 'dtype': conv.weight.dtype}
+    return nn.Conv2d(conv.in_channels, conv.out_channels, 3, padding=1, bias=False, **dd)
