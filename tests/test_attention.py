@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from reference import PARAMETERS, REFERENCE
+from reference import PARAMETERS, REFERENCE, bam_maps
 from timm.layers import FrozenBatchNormAct2d
 from timm.utils import freeze
 from torch import Tensor, nn
@@ -121,7 +121,14 @@ def test_other_channels_are_refused(name: str) -> None:
         ('se', {'reduction': 0}, 'reduction must be positive, but got 0'),
         ('eca', {'kernel_size': 4}, 'odd and positive, but got 4'),
         ('cbam', {'kernel_size': 6}, 'odd and positive, but got 6'),
-        ('bam', {'combine': 'mean'}, "combine of BAM must be one of sum, product, but got 'mean'"),
+        (
+            'bam',
+            {'combine': 'mean'},
+            "combine of BAM must be one of sum, product, max, sum_of_sigmoids, but got 'mean'",
+        ),
+        ('bam', {'branches': 'none'}, "branches of BAM must be one of both, channel, spatial, but got 'none'"),
+        ('bam', {'dilation': 0}, 'dilation of BAM must be positive, but got 0'),
+        ('eca', {'layers': 0}, 'layers of ECA must be positive, but got 0'),
         ('bam', {'norm': 'start'}, "norm of BAM must be one of end, inner, but got 'start'"),
     ],
 )
@@ -184,3 +191,46 @@ def test_norms_become_synchronised_ones(name: str) -> None:
     norms = [m for m in layer.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
     assert norms and all(isinstance(m, nn.SyncBatchNorm) for m in norms)
     assert layer.train()(torch.randn(4, 16, 6, 6)).isfinite().all()
+
+
+SIGMOID = torch.sigmoid
+ABLATIONS = {  # BAM Table 1b, by its rows
+    'channel': (dict(branches='channel'), lambda c, s: 1 + SIGMOID(c)),
+    'spatial': (dict(branches='spatial'), lambda c, s: 1 + SIGMOID(s)),
+    'max': (dict(combine='max'), lambda c, s: 1 + SIGMOID(torch.maximum(c, s))),
+    'product': (dict(combine='product'), lambda c, s: 1 + SIGMOID(c * s)),
+    'sigmoids': (dict(combine='sum_of_sigmoids'), lambda c, s: 1 + SIGMOID(c) + SIGMOID(s)),
+    'no identity': (dict(identity=False), lambda c, s: SIGMOID(c + s)),
+    'BAM': ({}, lambda c, s: 1 + SIGMOID(c + s)),
+}
+
+
+@pytest.mark.parametrize('row', ABLATIONS)
+def test_bams_ablations(row: str) -> None:
+    options, factor = ABLATIONS[row]
+    whole = layer_of('bam', 32).double().eval()
+    layer = ATTENTION['bam'].layer(32, **options).double().eval()
+    state = whole.state_dict()
+    layer.load_state_dict({k: state[k] for k in layer.state_dict()}, strict=True)
+    x = torch.randn(2, 32, 6, 9, dtype=torch.float64)
+    channel, spatial = bam_maps(x, state_of(whole), inner=False)
+    torch.testing.assert_close(layer(x), x * factor(channel, spatial), rtol=1e-10, atol=1e-10)
+    torch.jit.script(layer)
+
+
+@pytest.mark.parametrize('options, changed', [(dict(reduction=4), 'reduction'), (dict(dilation=2), 'dilation')])
+def test_bams_sizes(options: dict[str, Any], changed: str) -> None:
+    layer = ATTENTION['bam'].layer(64, **options)
+    assert layer.channel.fc1.out_features == (16 if changed == 'reduction' else 4)
+    assert layer.spatial.conv1.dilation == ((2, 2) if changed == 'dilation' else (4, 4))
+    assert layer(torch.randn(2, 64, 9, 5)).shape == (2, 64, 9, 5)
+
+
+def test_stacked_ecas() -> None:
+    layer = ECA(64, layers=3, kernel_size=3)
+    assert sum(p.numel() for p in layer.parameters()) == 9
+    x = torch.randn(2, 64, 5, 5)
+    y = x.mean((2, 3))[:, None]
+    for weight in layer.parameters():
+        y = torch.nn.functional.conv1d(y, weight, padding=1)
+    torch.testing.assert_close(layer(x), x * y[:, 0, :, None, None].sigmoid())

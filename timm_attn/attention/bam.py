@@ -9,7 +9,8 @@ from torch.types import Device
 from timm_attn.attention.base import AttentionLayer, hidden_width
 from timm_attn.attention.norm import BatchNorm
 
-COMBINE = ('sum', 'product')
+COMBINE = ('sum', 'product', 'max', 'sum_of_sigmoids')
+BRANCHES = ('both', 'channel', 'spatial')
 NORMS = ('end', 'inner')
 
 
@@ -69,7 +70,10 @@ class BAM(AttentionLayer):
     Args:
         reduction: r (Table 1a). The hidden width is C // r, floored, and at least 1.
         dilation: d of the two 3x3 convolutions (Table 1a).
-        combine: 'sum' of the maps (Eq. 2), or their 'product', which the released code and weights use.
+        combine: how the maps become one (Table 1b): sigmoid of their 'sum' (Eq. 2), of their 'product', which the
+            released code and weights use, of their 'max', or the 'sum_of_sigmoids'.
+        branches: 'both', or the 'channel' or 'spatial' one alone under a sigmoid (Table 1b).
+        identity: add the input (Eq. 1); without it the map alone scales the input ("No identity" of Table 1b).
         norm: batch norms at the 'end' of each branch (Eq. 3 and 4), or 'inner', behind each hidden layer, which the
             released code and weights use.
 
@@ -84,19 +88,27 @@ class BAM(AttentionLayer):
         reduction: int = 16,
         dilation: int = 4,
         combine: str = 'sum',
+        branches: str = 'both',
+        identity: bool = True,
         norm: str = 'end',
         device: Device = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(channels)
-        if combine not in COMBINE:
-            raise ValueError(f'combine of BAM must be one of {", ".join(COMBINE)}, but got {combine!r}.')
-        if norm not in NORMS:
-            raise ValueError(f'norm of BAM must be one of {", ".join(NORMS)}, but got {norm!r}.')
+        choices = (('combine', combine, COMBINE), ('branches', branches, BRANCHES), ('norm', norm, NORMS))
+        for name, value, known in choices:
+            if value not in known:
+                raise ValueError(f'{name} of BAM must be one of {", ".join(known)}, but got {value!r}.')
+        if dilation < 1:
+            raise ValueError(f'dilation of BAM must be positive, but got {dilation}.')
         hidden = hidden_width(channels, reduction)
-        self.channel = ChannelBranch(channels, hidden, norm == 'inner', device, dtype)
-        self.spatial = SpatialBranch(channels, hidden, dilation, norm == 'inner', device, dtype)
+        inner = norm == 'inner'
+        self.channel = None if branches == 'spatial' else ChannelBranch(channels, hidden, inner, device, dtype)
+        self.spatial = (
+            None if branches == 'channel' else SpatialBranch(channels, hidden, dilation, inner, device, dtype)
+        )
         self.combine = combine
+        self.identity = identity
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -108,10 +120,25 @@ class BAM(AttentionLayer):
                 nn.init.zeros_(module.bias)
 
     def attention(self, x: Tensor) -> Tensor:
-        """The factor of every neuron, 1 + M(F), (N, C, H, W)."""
-        channel, spatial = self.channel(x), self.spatial(x)
-        combined = channel * spatial if self.combine == 'product' else channel + spatial
-        return 1 + combined.sigmoid()
+        """The factor of every neuron, 1 + M(F), or M(F) without the identity; broadcastable to (N, C, H, W)."""
+        attention = self._map(x)
+        return 1 + attention if self.identity else attention
+
+    def _map(self, x: Tensor) -> Tensor:
+        if self.channel is None:
+            assert self.spatial is not None
+            return self.spatial(x).sigmoid()
+        channel = self.channel(x)
+        if self.spatial is None:
+            return channel.sigmoid()
+        spatial = self.spatial(x)
+        if self.combine == 'product':
+            return (channel * spatial).sigmoid()
+        if self.combine == 'max':
+            return torch.maximum(channel, spatial).sigmoid()
+        if self.combine == 'sum_of_sigmoids':
+            return channel.sigmoid() + spatial.sigmoid()
+        return (channel + spatial).sigmoid()
 
     def extra_repr(self) -> str:
-        return f'combine={self.combine}'
+        return f'combine={self.combine}, identity={self.identity}'

@@ -17,7 +17,7 @@ def adaptive_kernel_size(channels: int, gamma: float = 2, b: float = 1) -> int:
 
 
 class ECA(AttentionLayer):
-    """sigmoid(conv1d_k(mean(X))) * X, a gate a channel from its k neighbours. Parameters: k.
+    """sigmoid(conv1d_k(mean(X))) * X, a gate a channel from its k neighbours. Parameters: k a layer.
 
     Shape: (N, C, H, W) -> (N, C, H, W). A checkpoint of any odd kernel size loads: the layer takes the file's size
     (the released checkpoints use one size a stage, such as 3, 5, 5, 7, which the formula does not give).
@@ -25,6 +25,7 @@ class ECA(AttentionLayer):
     Args:
         kernel_size: k, odd; by default adaptive_kernel_size(channels, gamma, b).
         gamma, b: the constants of that formula, 2 and 1 in the paper.
+        layers: 1-D convolutions in a row, all of kernel size k (supplement B; it names no activation between them).
     """
 
     def __init__(
@@ -34,17 +35,24 @@ class ECA(AttentionLayer):
         kernel_size: int | None = None,
         gamma: float = 2,
         b: float = 1,
+        layers: int = 1,
         device: Device = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(channels)
         k = adaptive_kernel_size(channels, gamma, b) if kernel_size is None else odd_kernel_size(kernel_size)
-        self.conv = nn.Conv1d(1, 1, k, padding=k // 2, bias=False, device=device, dtype=dtype)
+        if layers < 1:
+            raise ValueError(f'layers of ECA must be positive, but got {layers}.')
+        conv, *more = (
+            nn.Conv1d(1, 1, k, padding=k // 2, bias=False, device=device, dtype=dtype) for _ in range(layers)
+        )
+        self.conv = conv
+        self.more = nn.Sequential(*more)
 
     def attention(self, x: Tensor) -> Tensor:
         """The factor of every channel, (N, C, 1, 1)."""
         squeezed = x.mean(dim=(2, 3))[:, None]  # (N, 1, C)
-        return self.conv(squeezed).sigmoid()[:, 0, :, None, None]
+        return self.more(self.conv(squeezed)).sigmoid()[:, 0, :, None, None]
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         weight = state_dict.get(prefix + 'conv.weight')
