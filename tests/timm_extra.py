@@ -20,19 +20,29 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.testing import assert_close
 
 Model = Any  # an nn.Module; timm's models share more methods than their common base class declares
-NORM_RANGES = (('weight', 0.5, 1.5), ('bias', -0.2, 0.2), ('running_mean', -0.2, 0.2), ('running_var', 0.5, 1.5))
 
 every_model = pytest.mark.parametrize('model_name', timm.list_models())
 
 
 def build(model_name: str, **kwargs: Any) -> Model:
-    """Model in eval mode with random norms: a last norm of zeros would hide its whole block from the outputs."""
-    model: Model = timm.create_model(model_name, **kwargs).eval()
-    for norm in (module for module in model.modules() if isinstance(module, _BatchNorm)):
-        for name, low, high in NORM_RANGES:
-            if getattr(norm, name) is not None:  # no weight and bias where affine=False
-                nn.init.uniform_(getattr(norm, name), low, high)
-    return model
+    """Model in eval mode with random norms that know their statistics.
+
+    A last norm of zeros would hide its whole block; norms that do not normalise let a deep net grow until its outputs
+    are rounding.
+    """
+    model: Model = timm.create_model(model_name, **kwargs).train()
+    norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        if norm.affine:
+            nn.init.uniform_(norm.weight, 0.5, 1.5)
+            nn.init.uniform_(norm.bias, -0.2, 0.2)
+        norm.momentum = 1.0
+    with torch.no_grad():
+        model(images(model, batch=8))
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    return model.eval()
 
 
 def images(model: Model, batch: int = 2, side: int = 64) -> Tensor:
