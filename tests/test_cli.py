@@ -77,3 +77,10 @@ def test_demo(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: p
 def test_demo_refuses_a_folder_that_is_not_there(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     assert 'nowhere' in fail(capsys, 'demo', '--picture', tmp_path / 'nowhere' / 'demo.png')
     assert not list(tmp_path.iterdir())
+
+
+def test_paper(capsys: pytest.CaptureFixture[str]) -> None:
+    text = run(capsys, 'paper', 'ECA A')
+    assert '| ECA-Net, R-18 | params | 11.148M | `resnet18_eca` 11,689,548 | ✓ |' in text
+    assert text.rstrip().endswith('0 crossed')
+    assert "Unknown table 'BAM 99'" in fail(capsys, 'paper', 'BAM 99')

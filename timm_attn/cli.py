@@ -45,6 +45,12 @@ def _demo(args: argparse.Namespace) -> None:
     run_demo(args.picture)
 
 
+def _paper(args: argparse.Namespace) -> None:
+    from timm_attn.paper import tables
+
+    print(tables(args.format, args.table))
+
+
 def _train(args: argparse.Namespace) -> None:
     from timm_attn.training.recipe import load_recipe
     from timm_attn.training.runner import train
@@ -72,6 +78,11 @@ def _parser() -> argparse.ArgumentParser:
     verb = verbs.add_parser('demo', help='a bundled checkpoint at work: accuracy, fine-tuning, a picture; no network')
     verb.add_argument('--picture', type=Path, default=Path('timm_attn_demo.png'), help='default: %(default)s')
     verb.set_defaults(run=_demo)
+
+    verb = verbs.add_parser('paper', help="the papers' tables of parameters and operations beside what our models have")
+    verb.add_argument('table', nargs='?', help="such as 'BAM 4'; default: all")
+    verb.add_argument('--format', choices=('md', 'json', 'csv'), default='md')
+    verb.set_defaults(run=_paper)
 
     verb = verbs.add_parser('train', help='train a model by a recipe')
     verb.add_argument('--config', required=True, help="a recipe's name, or a YAML file in timm's vocabulary")

@@ -1,0 +1,107 @@
+"""The papers' conventions of counting parameters and operations, for one image."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from timm_attn.attention import ECA, SE
+
+Size = tuple[int, int, int]  # channels, height, width
+Rule = Callable[[Any, Tensor, Tensor], int]  # (module, its input, its output) -> operations
+Rules = Mapping[type[nn.Module], Rule]
+
+
+def params(model: nn.Module) -> int:
+    """Trainable parameters; buffers are none."""
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+def thop_params(model: nn.Module) -> int:
+    """SimAM Table 3 in its SRM rows: parameters of convolutions, linear layers and batch norms.
+
+    thop visits layers without children, so it misses a parameter that a larger module holds itself, such as SRM's.
+    """
+    return sum(params(m) for m in model.modules() if isinstance(m, (*_WEIGHTED, nn.BatchNorm2d)))
+
+
+def macs(model: nn.Module, input_size: Size) -> int:
+    """BAM: multiply-accumulates of convolutions and linear layers; all else counts nothing."""
+    return _count(model, input_size, _MACS)
+
+
+def thop_2020(model: nn.Module, input_size: Size) -> int:
+    """SimAM Table 3 (thop 0.0.31.post2005241907): macs, 2 a batch norm's input, k + 1 an average pool's output."""
+    return _count(model, input_size, _THOP_2020)
+
+
+def thop_2019(model: nn.Module, input_size: Size) -> int:
+    """ECA Table A (thop 0.0.31.post1910280903): a bias is 1, a linear output 2 * inputs - 1, a batch norm's input 4."""
+    return _count(model, input_size, _THOP_2019)
+
+
+def _multiply(module: Any, x: Tensor, y: Tensor) -> int:
+    return y.numel() * module.weight[0].numel()
+
+
+def _convolve_2019(module: Any, x: Tensor, y: Tensor) -> int:
+    return y.numel() * (module.weight[0].numel() + (module.bias is not None))
+
+
+def _multiply_2019(module: Any, x: Tensor, y: Tensor) -> int:
+    return y.numel() * (2 * module.in_features - 1 + (module.bias is not None))
+
+
+def _pool(module: Any, x: Tensor, y: Tensor) -> int:
+    """k additions and a division an output, k the values of a window."""
+    return y.numel() * (x.shape[2] // y.shape[2] * (x.shape[3] // y.shape[3]) + 1)
+
+
+def _pool_all(module: Any, x: Tensor, y: Tensor) -> int:
+    """The nn.AdaptiveAvgPool2d(1) at the head of the authors' layer, where ours has x.mean, which thop does not see."""
+    return x.shape[1] * (x.shape[2] * x.shape[3] + 1)
+
+
+def _per_input(operations: int) -> Rule:
+    return lambda module, x, y: operations * x.numel()
+
+
+_WEIGHTED = (nn.Conv1d, nn.Conv2d, nn.Linear)
+# SE's and ECA's authors pool by a module, CBAM's and SRM's by functions. So does the MobileNetV2 of SimAM's authors at
+# its head, where timm's has a module: 64,000 more than thop's integer (1280 * 50), which changes no printed figure.
+_POOLS: Rules = {nn.AdaptiveAvgPool2d: _pool, SE: _pool_all, ECA: _pool_all}
+_MACS: Rules = {layer: _multiply for layer in _WEIGHTED}
+_THOP_2020: Rules = {**_MACS, nn.BatchNorm2d: _per_input(2), **_POOLS}
+_THOP_2019: Rules = {
+    nn.Conv1d: _convolve_2019,
+    nn.Conv2d: _convolve_2019,
+    nn.Linear: _multiply_2019,
+    nn.BatchNorm2d: _per_input(4),
+    **_POOLS,
+}
+
+
+def _count(model: nn.Module, input_size: Size, rules: Rules) -> int:
+    """The rules' sum over one forward pass in evaluation mode; on a meta device nothing is computed."""
+    total = 0
+
+    def counted(rule: Rule) -> Callable[[nn.Module, Any, Any], None]:
+        def add(module: nn.Module, inputs: Any, output: Any) -> None:
+            nonlocal total
+            total += rule(module, inputs[0], output)
+
+        return add
+
+    modules = [(m, rule) for m in model.modules() for layer, rule in rules.items() if isinstance(m, layer)]
+    handles = [m.register_forward_hook(counted(rule)) for m, rule in modules]
+    modes = {m: m.training for m in model.modules()}
+    try:
+        with torch.no_grad():
+            model.eval()(torch.empty(1, *input_size, device=next(model.parameters()).device))
+    finally:
+        for handle in handles:
+            handle.remove()
+        for m, mode in modes.items():
+            m.training = mode
+    return total
