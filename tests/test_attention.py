@@ -1,6 +1,7 @@
 """Every row of ATTENTION: the paper's formula, gradients, odd maps, half precision, counts, bad input."""
 
 import copy
+import warnings
 from typing import Any
 
 import pytest
@@ -215,7 +216,9 @@ def test_bams_ablations(row: str) -> None:
     x = torch.randn(2, 32, 6, 9, dtype=torch.float64)
     channel, spatial = bam_maps(x, state_of(whole), inner=False)
     torch.testing.assert_close(layer(x), x * factor(channel, spatial), rtol=1e-10, atol=1e-10)
-    torch.jit.script(layer)
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')  # torch.jit.script is deprecated, timm's users script all the same
+        torch.jit.script(layer)
 
 
 @pytest.mark.parametrize('options, changed', [(dict(reduction=4), 'reduction'), (dict(dilation=2), 'dilation')])
