@@ -61,6 +61,9 @@ INAPPLICABLE = {
     'test_model_features_pretrained': 'downloads weights',
 }
 
+# A FutureWarning is how timm says that something ends; TorchScript's end is torch's, and timm still tests it.
+WARNINGS = ('ignore', 'error::FutureWarning', 'ignore:`torch.jit.:FutureWarning')
+
 FILTERED = 'left out by a filter of the test (no default cfg of its name, or an excluded name)'
 STATUSES = ('passed', 'failed', 'known to fail', 'skipped', 'not run')  # in the order of the last line
 
@@ -240,7 +243,8 @@ def run_pytest(file: Path, suite: Suite, args: argparse.Namespace) -> int:
     sys.dont_write_bytecode = True
     torch.set_num_threads(1)
     argv = [str(file), '-c', os.devnull, '--rootdir', str(file.parent), '--noconftest', '--import-mode=importlib']
-    argv += ['-p', 'no:cacheprovider', '-W', 'ignore', '--tb=short', '-rN', '-v' if args.v else '-q', '-k', args.k]
+    argv += ['-p', 'no:cacheprovider', '--tb=short', '-rN', '-v' if args.v else '-q', '-k', args.k]
+    argv += [part for rule in WARNINGS for part in ('-W', rule)]
     with mock.patch.object(timm, 'list_models', suite.list_models):
         return int(pytest.main(argv + ['-x'] * args.x, plugins=[suite]))
 
