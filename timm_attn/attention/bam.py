@@ -6,8 +6,9 @@ import torch
 from torch import Tensor, nn
 from torch.types import Device
 
+from timm_attn import ops
 from timm_attn.attention.base import AttentionLayer, hidden_width
-from timm_attn.attention.norm import BatchNorm
+from timm_attn.attention.layers import BatchNorm, Conv2d, Linear
 
 COMBINE = ('sum', 'product', 'max', 'sum_of_sigmoids')
 BRANCHES = ('both', 'channel', 'spatial')
@@ -23,14 +24,15 @@ class ChannelBranch(nn.Module):
 
     def __init__(self, channels: int, hidden: int, inner: bool, device: Device, dtype: torch.dtype | None) -> None:
         super().__init__()
-        self.fc1 = nn.Linear(channels, hidden, device=device, dtype=dtype)
+        self.fc1 = Linear(channels, hidden, device=device, dtype=dtype)
         self.bn1 = _norm(inner, hidden, device, dtype)
         self.act = nn.ReLU()
-        self.fc2 = nn.Linear(hidden, channels, device=device, dtype=dtype)
+        self.fc2 = Linear(hidden, channels, device=device, dtype=dtype)
         self.bn2 = _norm(not inner, channels, device, dtype)
 
     def forward(self, x: Tensor) -> Tensor:
-        hidden = self.fc1(x.mean(dim=(2, 3)))[:, :, None, None]  # (N, h, 1, 1): norms may be frozen 2d ones
+        pooled = ops.widen_float16(x.mean(dim=(2, 3)), self.fc1.weight)
+        hidden = self.fc1(pooled)[:, :, None, None]  # (N, h, 1, 1): norms may be frozen 2d ones
         hidden = self.act(self.bn1(hidden)).flatten(1)
         return self.bn2(self.fc2(hidden)[:, :, None, None])
 
@@ -43,17 +45,18 @@ class SpatialBranch(nn.Module):
     ) -> None:
         super().__init__()
         dilated: dict[str, Any] = dict(kernel_size=3, padding=dilation, dilation=dilation)
-        self.conv0 = nn.Conv2d(channels, hidden, 1, device=device, dtype=dtype)
+        self.conv0 = Conv2d(channels, hidden, 1, device=device, dtype=dtype)
         self.bn0 = _norm(inner, hidden, device, dtype)
-        self.conv1 = nn.Conv2d(hidden, hidden, **dilated, device=device, dtype=dtype)
+        self.conv1 = Conv2d(hidden, hidden, **dilated, device=device, dtype=dtype)
         self.bn1 = _norm(inner, hidden, device, dtype)
-        self.conv2 = nn.Conv2d(hidden, hidden, **dilated, device=device, dtype=dtype)
+        self.conv2 = Conv2d(hidden, hidden, **dilated, device=device, dtype=dtype)
         self.bn2 = _norm(inner, hidden, device, dtype)
-        self.conv3 = nn.Conv2d(hidden, 1, 1, device=device, dtype=dtype)
+        self.conv3 = Conv2d(hidden, 1, 1, device=device, dtype=dtype)
         self.bn3 = _norm(not inner, 1, device, dtype)
         self.act = nn.ReLU()
 
     def forward(self, x: Tensor) -> Tensor:
+        x = ops.widen_float16(x, self.conv0.weight)
         x = self.act(self.bn0(self.conv0(x)))
         x = self.act(self.bn1(self.conv1(x)))
         x = self.act(self.bn2(self.conv2(x)))
@@ -121,7 +124,7 @@ class BAM(AttentionLayer):
 
     def attention(self, x: Tensor) -> Tensor:
         """The factor of every neuron, 1 + M(F), or M(F) without the identity; broadcastable to (N, C, H, W)."""
-        attention = self._map(x)
+        attention = self._map(x).type_as(x)
         return 1 + attention if self.identity else attention
 
     def _map(self, x: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ from torch.types import Device
 
 from timm_attn import ops
 from timm_attn.attention.base import AttentionLayer
-from timm_attn.attention.norm import BatchNorm
+from timm_attn.attention.layers import BatchNorm
 
 
 class SRM(AttentionLayer):

@@ -4,6 +4,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
+from timm_attn.ops.statistics import widen
+
 
 def batch_norm(
     x: Tensor,
@@ -26,9 +28,14 @@ def batch_norm(
     if has_torch_function_unary(x):  # the branch on the number of values stays inside one node of a torch.fx graph
         stats = (running_mean, running_var, num_batches_tracked)
         return handle_torch_function(batch_norm, (x,), x, *stats, weight, bias, training, momentum, eps)
-    if training and x.numel() > x.shape[1]:
+    mean, var = widen(running_mean), widen(running_var)  # torch takes no norm in half precision for a float32 map
+    training = training and x.numel() > x.shape[1]
+    step = 0.0
+    if training:
         num_batches_tracked.add_(1)
-        if momentum is None:
-            momentum = 1.0 / float(num_batches_tracked)
-        return F.batch_norm(x, running_mean, running_var, weight, bias, True, momentum, eps)
-    return F.batch_norm(x, running_mean, running_var, weight, bias, False, 0.0, eps)
+        step = 1.0 / float(num_batches_tracked) if momentum is None else momentum
+    y = F.batch_norm(x, mean, var, widen(weight), widen(bias), training, step, eps)
+    if training and mean.dtype != running_mean.dtype:
+        running_mean.copy_(mean)
+        running_var.copy_(var).nan_to_num_(nan=float('nan'))  # largest finite instead of infinite, which would stay
+    return y

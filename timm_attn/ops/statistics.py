@@ -17,6 +17,18 @@ def widen(x: Tensor) -> Tensor:
     return x
 
 
+def widen_float16(x: Tensor, weight: Tensor) -> Tensor:
+    """x as float32 where it and the weight it will meet are float16, whose sums over channels overflow.
+
+    Autocast, which keeps the weights in float32, has made its own choice.
+    """
+    if has_torch_function_unary(x):
+        return handle_torch_function(widen_float16, (x,), x, weight)
+    if x.dtype == torch.float16 and weight.dtype == torch.float16:
+        return x.float()
+    return x
+
+
 def channel_moments(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Each channel's mean over its pixels, the pixels' squared deviations from it, and their unbiased variance.
 

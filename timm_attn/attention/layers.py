@@ -1,8 +1,25 @@
-"""The batch norm that the attention layers share."""
+"""Torch's layers, made safe where the attention layers need it."""
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from timm_attn import ops
+
+
+class Conv2d(nn.Conv2d):
+    """A convolution that computes in its input's dtype, so that a float16 layer can compute in float32."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        bias = self.bias
+        return self._conv_forward(input, self.weight.type_as(input), None if bias is None else bias.type_as(input))
+
+
+class Linear(nn.Linear):
+    """A linear layer that computes in its input's dtype."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        bias = self.bias
+        return F.linear(input, self.weight.type_as(input), None if bias is None else bias.type_as(input))
 
 
 class BatchNorm(nn.BatchNorm2d):
