@@ -8,7 +8,7 @@ from pathlib import Path
 
 import timm
 
-from timm_attn import ATTENTION, BACKBONES
+from timm_attn import ATTENTION, BACKBONES, paper
 from timm_attn.weights import checkpoints
 
 README = Path(__file__).resolve().parents[1] / 'README.md'
@@ -42,9 +42,13 @@ def checkpoint_table() -> str:
     return table(['name', 'parameters', 'top-1 % (10,000)', 'top-1 % (bundled 1,000)', 'trained'], rows)
 
 
+def paper_line() -> str:
+    return f'> {paper.tables("md").splitlines()[-1]}'
+
+
 def main() -> int:
     text = new = README.read_text(encoding='utf-8')
-    for name, content in {'zoo': zoo_table(), 'checkpoints': checkpoint_table()}.items():
+    for name, content in {'zoo': zoo_table(), 'checkpoints': checkpoint_table(), 'paper': paper_line()}.items():
         between = rf'(<!-- {name} -->\n).*?(<!-- /{name} -->)'
         new, found = re.subn(between, lambda m, c=content: f'{m[1]}{c}\n{m[2]}', new, flags=re.S)
         if found != 1:

@@ -1,10 +1,12 @@
 """Checks that timm's own model tests lack, for every model; collected only by `scripts/timm_suite.py --extra`."""
 
 import copy
+import fnmatch
 import inspect
 import io
 import json
 import pickle
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +22,15 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.testing import assert_close
 
 Model = Any  # an nn.Module; timm's models share more methods than their common base class declares
+
+# Parameters whose gradient is zero by mathematics: (models, parameters) -> why.
+ZERO_GRADIENTS = {
+    ('*_gc', r'conv_mask\.bias'): 'a softmax does not see a shift',
+    (
+        'mobilenetv2_gc',
+        r'blocks\.(0\.0|1\.[01])\.block_attn\.((conv_mask|fc1)\.\w+|norm\.weight)',
+    ): 'LN of one value is constant',
+}
 
 every_model = pytest.mark.parametrize('model_name', timm.list_models())
 
@@ -158,6 +169,24 @@ def test_autocast(model_name: str) -> None:
     assert torch.cosine_similarity(outputs.float(), model(x)).median() > 0.9  # a single image may be ill-conditioned
     with torch.autocast('cpu', dtype=torch.bfloat16):
         assert_finite_step(model.train(), x)
+
+
+@every_model
+def test_every_parameter_learns(model_name: str) -> None:
+    """Every parameter gets a gradient, but those whose gradient is zero by mathematics."""
+    model = build(model_name).double()
+    for parameter in model.parameters():
+        if not parameter.any():  # a last layer of zeros hides what is before it
+            nn.init.normal_(parameter, std=0.1)
+    for module in list(model.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, nn.ReLU):  # a dead unit would be an accident of the random weights
+                setattr(module, name, nn.LeakyReLU())
+    step(model, images(model).double())
+    sizes = {name: gradient.abs().max() for name, gradient in gradients(model).items()}
+    zero = {name for name, _ in model.named_parameters() if sizes.get(name, 0) < 1e-12 * max(sizes.values())}
+    rules = [parameter for glob, parameter in ZERO_GRADIENTS if fnmatch.fnmatch(model_name, glob)]
+    assert zero == {name for name, _ in model.named_parameters() if any(re.search(f'{r}$', name) for r in rules)}
 
 
 @every_model
