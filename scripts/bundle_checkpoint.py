@@ -24,7 +24,7 @@ import timm_attn  # noqa: F401
 from timm_attn.data.fashion_mnist import CLASSES
 from timm_attn.training.recipe import load_recipe
 from timm_attn.weights.manifest import Checkpoint
-from timm_attn.weights.verify import file_sha256
+from timm_attn.weights.store import file_digest
 
 RECIPE, TAG = 'fashion_mnist', 'fmnist'
 ROOT = Path(__file__).resolve().parents[1]
@@ -61,7 +61,7 @@ def record(name: str, weights: Path, data: Path, command: str, hardware: str) ->
         kind='bundled',
         file=f'{name}.{TAG}.safetensors',
         size=weights.stat().st_size,
-        sha256=file_sha256(weights),
+        sha256=file_digest(weights),
         num_params=sum(p.numel() for p in model.parameters()),
         cfg=cfg,
         license='Apache-2.0',

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from timm_attn.weights import checkpoints, find_checkpoint, manifest, verified_path
-from timm_attn.weights.verify import file_sha256
+from timm_attn.weights.store import file_digest, stored_path
 
 ALL = [c.full_name for c in checkpoints()]
 NAME = 'cifar_resnet20_simam'
@@ -36,19 +36,18 @@ def test_manifest_and_registry_agree() -> None:
 @every_checkpoint
 def test_a_record_is_what_the_file_is(full_name: str) -> None:
     checkpoint = checkpoint_of(full_name)
-    assert (checkpoint.path.stat().st_size, file_sha256(checkpoint.path)) == (checkpoint.size, checkpoint.sha256)
+    path = stored_path(checkpoint)
+    assert (path.stat().st_size, file_digest(path)) == (checkpoint.size, checkpoint.sha256)
     model = timm.create_model(full_name)
     assert sum(p.numel() for p in model.parameters()) == checkpoint.num_params
-    assert {k: v.shape for k, v in load_file(checkpoint.path).items()} == {
-        k: v.shape for k, v in model.state_dict().items()
-    }
+    assert {k: v.shape for k, v in load_file(path).items()} == {k: v.shape for k, v in model.state_dict().items()}
     assert {m['split'] for m in checkpoint.metrics} == {'test', 'test, bundled part'}
 
 
 @every_checkpoint
 def test_loads_every_value(full_name: str) -> None:
     model = timm.create_model(full_name, pretrained=True)
-    saved = load_file(checkpoint_of(full_name).path)
+    saved = load_file(stored_path(checkpoint_of(full_name)))
     assert all(torch.equal(v, saved[k]) for k, v in model.state_dict().items())
     assert model.default_cfg['input_size'] == (3, 28, 28)
 
@@ -116,7 +115,7 @@ def test_a_damaged_file_is_an_error(
     cfg = timm.get_pretrained_cfg(NAME)  # scripts of timm hand a whole cfg, with our file in it, to create_model
     copy = tmp_path / 'weights' / 'bundled' / checkpoint.file
     copy.parent.mkdir(parents=True)
-    shutil.copy(checkpoint.path, copy)
+    shutil.copy(stored_path(checkpoint), copy)
     monkeypatch.setattr(manifest, 'PACKAGE', tmp_path)
     cfg.file = str(copy)
     assert verified_path(checkpoint) == copy
@@ -127,7 +126,7 @@ def test_a_damaged_file_is_an_error(
 
 def test_a_checkpoint_of_other_keys_is_an_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """timm loads with strict=False for a new head: a file that lacks keys would load silently."""
-    state = load_file(find_checkpoint(NAME).path)
+    state = load_file(stored_path(find_checkpoint(NAME)))
     del state['layer3.1.conv1.weight']
     folder = tmp_path / 'weights' / 'bundled'
     folder.mkdir(parents=True)
@@ -137,7 +136,7 @@ def test_a_checkpoint_of_other_keys_is_an_error(monkeypatch: pytest.MonkeyPatch,
         find_checkpoint(NAME),
         file='short.safetensors',
         size=(folder / 'short.safetensors').stat().st_size,
-        sha256=file_sha256(folder / 'short.safetensors'),
+        sha256=file_digest(folder / 'short.safetensors'),
     )
     monkeypatch.setattr(manifest, 'checkpoints', lambda: (short,))
     with pytest.raises(RuntimeError, match=r"does not fit the model: missing \['layer3.1.conv1.weight'\]"):

@@ -1,5 +1,6 @@
 """The one join: BACKBONES x ATTENTION as entrypoints and default cfgs of timm's factory."""
 
+import inspect
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
@@ -9,15 +10,13 @@ from timm.models import build_model_with_cfg, generate_default_cfgs, is_model, m
 from torch import nn
 
 from timm_attn import weights
-from timm_attn.attach import attach
+from timm_attn.attach import attach, layer_options
 from timm_attn.attention import ATTENTION, Attention
 from timm_attn.backbones import BACKBONES, Backbone
 
 default_cfgs: dict[str, Any] = {}  # timm reads a module's default_cfgs when one of its functions is registered
 __all__ = ['names', 'register']
 
-# Where timm finds weights, in a pretrained cfg or an overlay of it.
-_SOURCES = ('source', 'state_dict', 'file', 'url', 'hf_hub_id')
 _rows: dict[str, tuple[Backbone, tuple[str, Attention] | None]] = {}  # what each name was registered from
 
 
@@ -76,7 +75,7 @@ def _register(
 ) -> None:
     entrypoint = _entrypoint(name, backbone, attention)
     entrypoint.__doc__ = _help(backbone, attention, [c.tag for c in published])
-    trained = {c.full_name: {**backbone.cfg, **c.cfg, 'file': str(c.path)} for c in published}
+    trained = {c.full_name: {**backbone.cfg, **c.cfg, **weights.source_fields(c)} for c in published}
     default_cfgs.update(generate_default_cfgs({**trained, name: dict(backbone.cfg)}))
     globals()[name] = entrypoint  # pickle and torch.hub find a function by its module and name
     if is_model(name):  # one of ours, see register
@@ -90,18 +89,62 @@ def _register(
 
 def _entrypoint(name: str, backbone: Backbone, attention: tuple[str, Attention] | None) -> Callable[..., nn.Module]:
     def entrypoint(
-        pretrained: bool = False, *, attn_kwargs: Mapping[str, Any] | None = None, **kwargs: Any
+        pretrained: bool = False,
+        *,
+        tag: str | None = None,
+        attn_kwargs: Mapping[str, Any] | None = None,
+        **kwargs: Any,
     ) -> nn.Module:
+        if tag is not None:
+            kwargs['pretrained_cfg'] = tag
+        trained_with: dict[str, Any] = {}
         if pretrained:
-            kwargs.update(_verified_source(name, kwargs))
+            checkpoint = weights.chosen_checkpoint(name, kwargs)
+            trained_with = dict(kwargs.get('pretrained_model_args') or (checkpoint.model_args if checkpoint else {}))
+            if checkpoint or trained_with:
+                attn_kwargs = _agreed(backbone, attention, trained_with, attn_kwargs, kwargs)
+            kwargs.update(weights.builder_arguments(checkpoint, kwargs))
         features = {**backbone.features, **kwargs.pop('feature_cfg', {})}
         build = partial(_build, backbone, attention, attn_kwargs)
-        model: nn.Module = build_model_with_cfg(build, name, pretrained, feature_cfg=features, **kwargs)
+        model: Any = build_model_with_cfg(build, name, pretrained, feature_cfg=features, **kwargs)
+        if trained_with:  # what timm writes into the config.json of a copy
+            model._model_args = {**trained_with, **({'attn_kwargs': dict(attn_kwargs)} if attn_kwargs else {})}
         return model
 
     entrypoint.__name__ = entrypoint.__qualname__ = name
     entrypoint.__module__ = __name__
     return entrypoint
+
+
+def _agreed(
+    backbone: Backbone,
+    attention: tuple[str, Attention] | None,
+    trained_with: Mapping[str, Any],
+    attn_kwargs: Mapping[str, Any] | None,
+    kwargs: dict[str, Any],
+) -> dict[str, Any] | None:
+    """The attention's options that a checkpoint was trained with; its other arguments are put into kwargs.
+
+    Raises:
+        ValueError: the caller asks for others: the weights would load and compute something else.
+    """
+    for key, value in trained_with.items():
+        if key != 'attn_kwargs':
+            kwargs.setdefault(key, value)
+    if attention is None:
+        return dict(attn_kwargs) if attn_kwargs is not None else None
+    key, row = attention
+    recorded = dict(trained_with.get('attn_kwargs') or {})
+    used = layer_options(row, {**backbone.overrides.get(key, {}), **recorded})
+    defaults = inspect.signature(row.layer).parameters
+    for option, value in (attn_kwargs or {}).items():
+        has = used[option] if option in used else defaults[option].default if option in defaults else value
+        if has != value:
+            raise ValueError(
+                f'The checkpoint was trained with {option}={has!r} of {row.title}, but {value!r} was asked for '
+                '(attn_kwargs): leave it out, or build with pretrained=False.'
+            )
+    return {**recorded, **(attn_kwargs or {})} or None
 
 
 def _help(backbone: Backbone, attention: tuple[str, Attention] | None, tags: Sequence[str]) -> str:
@@ -124,19 +167,3 @@ def _build(
     key, row = attention
     options = {**backbone.overrides.get(key, {}), **(attn_kwargs or {})}
     return attach(backbone.build(**kwargs), row, stages=backbone.stages, attn_kwargs=options)
-
-
-def _verified_source(name: str, kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """The builder arguments that load what was verified: the manifest's checkpoint, or the source the caller chose."""
-    cfg, overlay = kwargs.get('pretrained_cfg'), kwargs.get('pretrained_cfg_overlay') or {}
-    fields = {} if cfg is None or isinstance(cfg, str) else dict(cfg) if isinstance(cfg, Mapping) else vars(cfg)
-    given = {**fields, **overlay}
-    sources = {source for source in _SOURCES if given.get(source)}
-    bundled = {str(checkpoint.path): checkpoint for checkpoint in weights.checkpoints()}
-    if sources and given.get('file') not in bundled:
-        # without a file of its own the source would lose against the one in our default cfg
-        return dict(pretrained_cfg_overlay={'file': None, **overlay}) if sources & set(overlay) else {}
-    tag = cfg if isinstance(cfg, str) else given.get('tag')
-    checkpoint = bundled[given['file']] if sources else weights.find_checkpoint(name, tag)
-    file = str(weights.verified_path(checkpoint))
-    return dict(pretrained_cfg_overlay={**overlay, 'file': file}, pretrained_filter_fn=weights.check_keys)

@@ -2,14 +2,17 @@
 
 from timm_attn.weights.convert import convert_state_dict
 from timm_attn.weights.manifest import Checkpoint, checkpoints, checkpoints_of, find_checkpoint
-from timm_attn.weights.verify import check_keys, verified_path
+from timm_attn.weights.resolve import builder_arguments, chosen_checkpoint, source_fields
+from timm_attn.weights.verify import verified_path
 
 __all__ = [
     'Checkpoint',
-    'check_keys',
+    'builder_arguments',
     'checkpoints',
     'checkpoints_of',
+    'chosen_checkpoint',
     'convert_state_dict',
     'find_checkpoint',
+    'source_fields',
     'verified_path',
 ]

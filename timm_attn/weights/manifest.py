@@ -1,6 +1,7 @@
 """weights_manifest.json: the one record of every checkpoint."""
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -11,31 +12,53 @@ PACKAGE = Path(__file__).resolve().parent.parent
 MANIFEST = 'weights_manifest.json'
 
 
+# What a field of a record must look like; the schema beside this module says the same and more.
+PATTERNS = {
+    'name': r'[a-z0-9_]+',
+    'tag': r'[a-z0-9_]+',
+    'kind': r'bundled|published|upstream',
+    'file': r'[a-z0-9_]+\.[a-z0-9_]+\.safetensors',
+    'sha256': r'[0-9a-f]{64}',
+}
+HUB_PATTERNS = {
+    'id': r'[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*',
+    'revision': r'[0-9a-f]{40}',
+    'filename': r'[\w-][\w.-]*\.safetensors',
+}
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """A row of the manifest.
 
     Args:
         name, tag: `timm.create_model('{name}.{tag}', pretrained=True)`.
-        kind: 'bundled', a file of the package.
-        file: its name in weights/bundled.
-        size, sha256: of that file, in bytes and hex.
+        kind: 'bundled', a file of the package; 'published', a file of a Hugging Face Hub repository; 'upstream', a
+            file of the authors' that the user imports once.
         num_params: trainable parameters.
         cfg: fields of timm's pretrained cfg (input_size, mean, std, num_classes, label_names, ...).
-        license: SPDX.
-        metrics: rows of dataset, split, images, top1 (%), command, date.
+        license: SPDX, or None where the authors name none.
+        size, sha256: of the file, in bytes and hex; None for an upstream one, which the import measures.
+        file: the name of a bundled file in weights/bundled.
+        hub: id, revision (a commit) and filename of a published file.
+        model_args: arguments that the net was trained with, such as attn_kwargs; loading the tag applies them.
+        origin: repository, page, and sources: rows of url, and sha1 where it is known. For an upstream file.
+        metrics: rows of dataset, split, images, top1 (%), top5, status ('measured' or 'claimed'), command, date.
         training: recipe, command, seed, epochs, date, hardware.
     """
 
     name: str
     tag: str
     kind: str
-    file: str
-    size: int
-    sha256: str
     num_params: int
     cfg: Mapping[str, Any]
-    license: str
+    license: str | None
+    size: int | None = None
+    sha256: str | None = None
+    file: str | None = None
+    hub: Mapping[str, str] | None = None
+    model_args: Mapping[str, Any] = field(default_factory=dict)
+    origin: Mapping[str, Any] = field(default_factory=dict)
     metrics: tuple[Mapping[str, Any], ...] = ()
     training: Mapping[str, Any] = field(default_factory=dict)
 
@@ -43,9 +66,10 @@ class Checkpoint:
     def full_name(self) -> str:
         return f'{self.name}.{self.tag}'
 
-    @property
-    def path(self) -> Path:
-        return PACKAGE / 'weights' / 'bundled' / self.file
+
+def bundled_dir() -> Path:
+    """The folder of the files that come with the package."""
+    return PACKAGE / 'weights' / 'bundled'
 
 
 def manifest_path() -> Path:
@@ -71,8 +95,12 @@ def checkpoints() -> tuple[Checkpoint, ...]:
 
 
 def _checkpoint(row: dict[str, Any]) -> Checkpoint:
+    for where, patterns in ((row, PATTERNS), (row.get('hub') or {}, HUB_PATTERNS)):
+        for name, pattern in patterns.items():
+            if name in where and not re.fullmatch(pattern, where[name]):
+                raise ValueError(f'{name} {where[name]!r} of a record does not match {pattern}')
     cfg = {k: tuple(v) if isinstance(v, list) else v for k, v in row['cfg'].items()}  # as in timm's own cfgs
-    return Checkpoint(**{**row, 'cfg': cfg, 'metrics': tuple(row['metrics'])})
+    return Checkpoint(**{**row, 'cfg': cfg, 'metrics': tuple(row.get('metrics', ()))})
 
 
 def checkpoints_of(name: str) -> tuple[Checkpoint, ...]:

@@ -1,42 +1,65 @@
 """A checkpoint file is looked at before anything of it is loaded."""
 
-import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
+from timm_attn.weights.fetch import fetch_published
 from timm_attn.weights.manifest import Checkpoint
+from timm_attn.weights.store import file_digest, imported, stored_path
+
+# What to do about a damaged or missing file, by kind.
+_REMEDIES = {
+    'bundled': 'reinstall timm_attn',
+    'upstream': 'import it again with `timm-attn weights import {}`',
+}
 
 
-def verified_path(checkpoint: Checkpoint) -> Path:
-    """The checkpoint's file, after its size and its sha256 were found to be those of the manifest.
+def verified_path(checkpoint: Checkpoint, folder: str | Path | None = None) -> Path:
+    """The checkpoint's file, after its size and its sha256 were found to be the noted ones; fetched where need be.
 
     Raises:
-        RuntimeError: the file is missing, or its bytes are not the published ones.
+        RuntimeError: the file is missing, its bytes are not the published ones, or it cannot be fetched.
+        OSError: it cannot be read or written.
     """
-    path = checkpoint.path
-    if not path.is_file():
-        raise RuntimeError(f'The weights of {checkpoint.full_name} are missing at {path}: reinstall timm_attn.')
-    size = path.stat().st_size
-    if size != checkpoint.size:
-        raise RuntimeError(
-            f'The weights of {checkpoint.full_name} at {path} have {size} bytes instead of {checkpoint.size}: '
-            'the file is damaged, reinstall timm_attn.'
-        )
-    sha256 = file_sha256(path)
-    if sha256 != checkpoint.sha256:
-        raise RuntimeError(
-            f'The weights of {checkpoint.full_name} at {path} have sha256 {sha256[:16]}... instead of '
-            f'{checkpoint.sha256[:16]}...: the file is damaged, reinstall timm_attn.'
-        )
+    path = stored_path(checkpoint, folder)
+    if path is None:
+        raise RuntimeError(_how_to_import(checkpoint))
+    found = damage(checkpoint, folder)
+    if found and checkpoint.kind == 'published':
+        fetch_published(checkpoint, path)  # looks at the bytes while they arrive
+    elif found:
+        remedy = _REMEDIES[checkpoint.kind].format(checkpoint.full_name)
+        raise RuntimeError(f'The weights of {checkpoint.full_name} {found}: {remedy}.')
     return path
 
 
-def file_sha256(path: Path) -> str:
-    """The sha256 of a file, in hex."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def damage(checkpoint: Checkpoint, folder: str | Path | None = None) -> str:
+    """What is wrong with the file where it should be, in words; '' if it is the noted one."""
+    path = stored_path(checkpoint, folder)
+    if path is None or not path.is_file():
+        return f'are missing at {path}'
+    noted = imported(checkpoint, folder) if checkpoint.kind == 'upstream' else vars(checkpoint)
+    size = path.stat().st_size
+    if size != noted['size']:
+        return f'at {path} have {size} bytes instead of {noted["size"]}: the file is damaged'
+    sha256 = file_digest(path)
+    if sha256 != noted['sha256']:
+        return f'at {path} have sha256 {sha256[:16]}... instead of {noted["sha256"][:16]}...: the file is damaged'
+    return ''
+
+
+def _how_to_import(checkpoint: Checkpoint) -> str:
+    """What an upstream checkpoint is, where it comes from, and the one command that installs it."""
+    sources = [source['url'] for source in checkpoint.origin['sources']]
+    claims = [f'{m["top1"]} % top-1 on {m["dataset"]} as the authors say' for m in checkpoint.metrics]
+    return (
+        f'{checkpoint.full_name} is the checkpoint of {checkpoint.origin["repository"]} ({", ".join(claims)}; licence: '
+        f'{checkpoint.license or "none named"}), which is not redistributed here: download it from '
+        f'{" or ".join(sources)}, then run `timm-attn weights import {checkpoint.full_name} FILE` once.'
+    )
 
 
 def check_keys(state_dict: Mapping[str, Tensor], model: nn.Module) -> Mapping[str, Tensor]:

@@ -1,0 +1,135 @@
+"""Downloads, checked while they stream: what arrives is the file that was asked for, or nothing is kept."""
+
+import hashlib
+import http.client
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any, BinaryIO
+from urllib.parse import urlsplit
+
+from huggingface_hub import constants, get_token, hf_hub_url
+from tqdm import tqdm
+
+from timm_attn.weights.manifest import Checkpoint
+from timm_attn.weights.store import replacing
+
+_PIECE = 1 << 20
+_LOOPBACK = ('127.0.0.1', '::1', 'localhost')
+
+# What the Hub's X-Error-Code, or else the HTTP status, means.
+_MEANINGS: Mapping[str | int, str] = {
+    'RepoNotFound': 'there is no such repository, or it is private: set HF_TOKEN',
+    'RevisionNotFound': 'the repository has no such revision',
+    'EntryNotFound': 'the repository has no such file at this revision',
+    'GatedRepo': 'access to the repository must be asked for on its page, then set HF_TOKEN',
+    401: 'there is no such repository, or it is private: set HF_TOKEN',
+    403: 'access is denied',
+    404: 'there is no such file',
+}
+
+
+def fetch_published(checkpoint: Checkpoint, target: Path) -> None:
+    """Downloads a published checkpoint's pinned file to `target`.
+
+    Raises:
+        RuntimeError: offline, no answer, an HTTP error, or bytes that are not the published ones.
+        OSError: the file cannot be written.
+    """
+    assert checkpoint.hub is not None and checkpoint.size is not None and checkpoint.sha256 is not None
+    hub = checkpoint.hub
+    url = hf_hub_url(hub['id'], hub['filename'], revision=hub['revision'], endpoint=constants.ENDPOINT)
+    if constants.HF_HUB_OFFLINE:
+        raise RuntimeError(
+            f'The weights of {checkpoint.full_name} are not in {target.parent} and HF_HUB_OFFLINE is set: unset it '
+            f'once, or set TIMM_ATTN_HOME to a folder that has {target.name}.'
+        )
+    download(url, target, checkpoint.full_name, size=checkpoint.size, sha256=checkpoint.sha256, token=get_token())
+
+
+def download(
+    url: str,
+    target: Path,
+    title: str,
+    *,
+    size: int | None = None,
+    limit: int | None = None,
+    sha256: str | None = None,
+    token: str | bool | None = None,
+) -> None:
+    """Streams a URL into `target`, which appears only when size and sha256 are right.
+
+    Args:
+        title: what messages call the file.
+        size: its bytes; where they are not known, `limit` bounds them.
+        token: goes to the host of the URL, not to one that it redirects to.
+
+    Raises:
+        RuntimeError: no answer, an HTTP error, other bytes than promised.
+        OSError: the file cannot be written.
+    """
+    request = urllib.request.Request(url, headers={'User-Agent': 'timm_attn'})
+    if token:
+        request.add_unredirected_header('Authorization', f'Bearer {token}')
+    digest = hashlib.sha256()
+    try:
+        with _open(request) as response, replacing(target) as file:
+            received = _copy(response, file, digest, size or limit, title)
+            if size is not None and received != size:
+                raise RuntimeError(f'it has {received:,} bytes instead of {size:,}{_html(response)}')
+            found = digest.hexdigest()
+            if sha256 is not None and found != sha256:
+                raise RuntimeError(f'it has sha256 {found[:16]}... instead of {sha256[:16]}...{_html(response)}')
+    except urllib.error.HTTPError as error:
+        meaning = _MEANINGS.get(error.headers.get('X-Error-Code', '')) or _MEANINGS.get(error.code, error.reason)
+        raise RuntimeError(f'{title} could not be fetched from {url}: HTTP {error.code}, {meaning}.') from error
+    except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
+        why = getattr(error, 'reason', None) or error
+        raise RuntimeError(f'{title} could not be fetched from {url}: {why!s} ({type(error).__name__}).') from error
+    except RuntimeError as error:
+        raise RuntimeError(f'{title} from {url} was not kept: {error}.') from error
+    except OSError as error:
+        raise OSError(
+            error.errno,
+            f'{title} cannot be written to {target.parent} ({error.strerror}): make room, or choose another folder '
+            'by TIMM_ATTN_HOME',
+        ) from error
+
+
+def _open(request: urllib.request.Request) -> Any:
+    return urllib.request.build_opener(_Redirects).open(request, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT)
+
+
+def _copy(response: Any, file: BinaryIO, digest: Any, most: int | None, title: str) -> int:
+    """Copies the body, at most one piece beyond `most` bytes; the number of bytes."""
+    received = 0
+    announced = int(response.headers.get('Content-Length') or 0)
+    with tqdm(total=most or announced or None, unit='B', unit_scale=True, desc=title, disable=None) as bar:
+        while piece := response.read(_PIECE):
+            received += len(piece)
+            if most is not None and received > most:
+                raise RuntimeError(f'it has more than the {most:,} bytes expected{_html(response)}')
+            file.write(piece)
+            digest.update(piece)
+            bar.update(len(piece))
+    if received < announced:
+        raise RuntimeError(f'the connection ended after {received:,} of {announced:,} bytes')
+    return received
+
+
+def _html(response: Any) -> str:
+    """A hint where the server sent a page instead of a file, as Google Drive does to ask for a confirmation."""
+    return ' (the server sent an HTML page)' if 'text/html' in response.headers.get('Content-Type', '') else ''
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Redirects to https, or on this machine to http: never to a file, nor from https to http."""
+
+    def redirect_request(
+        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: Any, newurl: str
+    ) -> urllib.request.Request | None:
+        new = urlsplit(newurl)
+        if new.scheme != 'https' and not (new.scheme == 'http' and new.hostname in _LOOPBACK):
+            raise urllib.error.URLError(f'a redirect to {newurl} is not followed')
+        return super().redirect_request(req, fp, code, msg, headers, newurl)

@@ -1,0 +1,115 @@
+"""Takes a checkpoint of the authors' into the local store: opened safely, converted, checked, noted."""
+
+import datetime
+import hashlib
+import importlib
+import json
+import re
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import timm
+from torch import Tensor
+
+from timm_attn.weights.convert import convert_state_dict
+from timm_attn.weights.fetch import download
+from timm_attn.weights.manifest import Checkpoint, checkpoints, find_checkpoint
+from timm_attn.weights.read import read_checkpoint, unpacked
+from timm_attn.weights.store import file_digest, imported, record_path, replacing, stored_path
+
+_BYTES_PER_PARAMETER = 16  # float32 weights, two moments of an optimizer, and room
+
+
+def import_checkpoint(full_name: str, file: Path | None = None, folder: str | Path | None = None) -> Path:
+    """Converts the authors' file of an upstream checkpoint into the local store; the path of what was written.
+
+    Args:
+        full_name: `{name}.{tag}`, or a name whose first checkpoint is meant.
+        file: the downloaded file; fetched where it is None and the record has an address that can be.
+        folder: of the store, see store_dir.
+
+    Raises:
+        ValueError: no upstream checkpoint of that name, or a file that is not it; nothing is written then.
+        RuntimeError: the file cannot be fetched.
+        OSError: the file cannot be read, or the store cannot be written.
+    """
+    name, _, tag = full_name.partition('.')
+    checkpoint = find_checkpoint(name, tag or None)
+    if checkpoint.kind != 'upstream':
+        names = ', '.join(c.full_name for c in checkpoints() if c.kind == 'upstream')
+        raise ValueError(f'{checkpoint.full_name} is {checkpoint.kind}, nothing to import: choose from {names}.')
+    with tempfile.TemporaryDirectory() as scratch:
+        fetched, sha1 = (file, None) if file else _fetch_source(checkpoint, Path(scratch))
+        with unpacked(fetched, _BYTES_PER_PARAMETER * checkpoint.num_params) as source:
+            if sha1 and file_digest(source, 'sha1') != sha1:
+                raise RuntimeError(f'The file of {checkpoint.full_name} was not kept: its sha1 is not {sha1}.')
+            tensors = _checked(checkpoint, read_checkpoint(source), fetched)
+            sha256 = file_digest(source)
+    note = {'source': fetched.name, 'source_sha256': sha256, 'imported': datetime.date.today().isoformat()}
+    return _keep(checkpoint, safetensors.torch.save(tensors, metadata={'format': 'pt'}), note, folder)
+
+
+def _checked(checkpoint: Checkpoint, state_dict: Mapping[str, Any], file: Path) -> dict[str, Tensor]:
+    """The converted tensors, after they were loaded strictly into the model they are for."""
+    converted = convert_state_dict(state_dict, checkpoint.name)
+    classes = checkpoint.cfg['num_classes']
+    model = timm.create_model(checkpoint.name, num_classes=classes, **checkpoint.model_args)
+    try:
+        model.load_state_dict(converted, strict=True)
+    except RuntimeError as error:
+        raise ValueError(f'{file} does not fit {checkpoint.full_name}: {" ".join(str(error).split())}') from error
+    num_params = sum(p.numel() for p in model.parameters())
+    if num_params != checkpoint.num_params:
+        raise ValueError(
+            f'{file} has {num_params:,} parameters, but {checkpoint.full_name} has {checkpoint.num_params:,}.'
+        )
+    return {key: value.contiguous() for key, value in model.state_dict().items()}
+
+
+def _keep(checkpoint: Checkpoint, content: bytes, note: Mapping[str, Any], folder: str | Path | None) -> Path:
+    """Writes the file, then the note that makes it count; what an earlier import left is removed."""
+    before = stored_path(checkpoint, folder) if imported(checkpoint, folder) else None
+    sha256 = hashlib.sha256(content).hexdigest()
+    path = record_path(checkpoint, folder).with_name(f'{checkpoint.full_name}-{sha256[:16]}.safetensors')
+    with replacing(path) as out:
+        out.write(content)
+    with replacing(record_path(checkpoint, folder)) as out:
+        row = {'size': len(content), 'sha256': sha256, **note}
+        out.write(json.dumps(row, indent=1).encode())
+    if before not in (None, path):
+        assert before is not None
+        before.unlink(missing_ok=True)
+    return path
+
+
+def _fetch_source(checkpoint: Checkpoint, scratch: Path) -> tuple[Path, str | None]:
+    """Downloads the authors' file from the first source that is a file; its path and the sha1 it must have."""
+    target = scratch / f'{checkpoint.full_name}.download'
+    for source in checkpoint.origin['sources']:
+        if re.match(r'https://drive\.google\.com/(open|uc)\?id=', source['url']):
+            return _fetch_from_drive(checkpoint, source['url'], target), source.get('sha1')
+        if source['url'].endswith(('.zip', '.pth', '.safetensors')):
+            limit = _BYTES_PER_PARAMETER * checkpoint.num_params
+            download(source['url'], target, checkpoint.full_name, limit=limit)
+            return target, source.get('sha1')
+    urls = ', '.join(source['url'] for source in checkpoint.origin['sources'])
+    raise ValueError(
+        f'{checkpoint.full_name} has no address that can be fetched: download it in a browser from {urls}, then run '
+        f'`timm-attn weights import {checkpoint.full_name} FILE`.'
+    )
+
+
+def _fetch_from_drive(checkpoint: Checkpoint, url: str, target: Path) -> Path:
+    try:
+        gdown = importlib.import_module('gdown')
+    except ModuleNotFoundError as error:
+        raise RuntimeError(
+            f'{checkpoint.full_name} is on Google Drive: pip install "timm-attn[drive]", or download {url} in a '
+            f'browser and run `timm-attn weights import {checkpoint.full_name} FILE`.'
+        ) from error
+    if gdown.download(url=url, output=str(target), fuzzy=True) is None:
+        raise RuntimeError(f'Google Drive did not give {url}: download it in a browser.')
+    return target

@@ -1,0 +1,118 @@
+"""Opens checkpoint files of unknown origin: tensors come out, code is not run, bombs do not go off."""
+
+import argparse
+import pickle
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+
+
+class _Dropped:
+    """Stands for what training scripts leave beside the tensors, such as a numpy scalar of the best accuracy."""
+
+    def __init__(self, *args: Any) -> None:
+        pass
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+
+_HARMLESS: list[Any] = [
+    argparse.Namespace,
+    *((_Dropped, name) for name in ('numpy.dtype', 'numpy.core.multiarray.scalar', 'numpy._core.multiarray.scalar')),
+]
+
+
+def read_checkpoint(path: Path) -> Mapping[str, Any]:
+    """The dict in a .safetensors file or a file of torch.save.
+
+    Raises:
+        ValueError: it is neither, or holds more than tensors and plain values.
+        OSError: the file cannot be read.
+    """
+    with path.open('rb') as file:
+        head = file.read(64)
+    if head.lstrip()[:1] == b'<':
+        raise ValueError(f'{path} is an HTML page, no checkpoint: download the file itself in a browser.')
+    if path.suffix == '.safetensors':
+        return _read_safetensors(path)
+    _refuse_packed_members(path)
+    return _read_pickle(path)
+
+
+@contextmanager
+def unpacked(path: Path, limit: int) -> Iterator[Path]:
+    """The one file in a zip archive, in a temporary folder under a name of ours; the path itself if it is no archive.
+
+    A file of torch.save is an archive too, but one of its own kind.
+
+    Raises:
+        ValueError: the archive is damaged, holds several files, or its file has more than `limit` bytes.
+    """
+    members = _members(path)
+    if not members or _is_torchs(members):
+        yield path
+        return
+    if len(members) != 1:
+        raise ValueError(f'{path} must hold one checkpoint, but holds {len(members)} files.')
+    if members[0].file_size > limit:
+        raise ValueError(f'{path} unpacks to {members[0].file_size:,} bytes, more than the {limit:,} allowed.')
+    with tempfile.TemporaryDirectory() as folder:
+        inner = Path(folder, f'unpacked{Path(members[0].filename).suffix}')
+        with zipfile.ZipFile(path) as archive, archive.open(members[0]) as packed, inner.open('wb') as out:
+            shutil.copyfileobj(packed, out)
+        yield inner
+
+
+def _members(path: Path) -> list[zipfile.ZipInfo]:
+    """The files of an archive; none if it is no archive."""
+    if not zipfile.is_zipfile(path):
+        return []
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return [member for member in archive.infolist() if not member.is_dir()]
+    except zipfile.BadZipFile as error:
+        raise ValueError(f'{path} is a damaged archive: {error}.') from error
+
+
+def _is_torchs(members: Iterable[zipfile.ZipInfo]) -> bool:
+    return any(member.filename.endswith('/data.pkl') for member in members)
+
+
+def _refuse_packed_members(path: Path) -> None:
+    """torch.save stores its members as they are; torch.load would unpack others to any size."""
+    members = _members(path)
+    if members and (
+        any(member.compress_type != zipfile.ZIP_STORED for member in members)
+        or sum(member.file_size for member in members) > path.stat().st_size
+    ):
+        raise ValueError(f'{path} has compressed members, which torch.save does not write: not opened.')
+
+
+def _read_safetensors(path: Path) -> Mapping[str, Any]:
+    try:
+        return safetensors.torch.load_file(path)
+    except SafetensorError as error:
+        raise ValueError(f'{path} is no safetensors file: {error}.') from error
+
+
+def _read_pickle(path: Path) -> Mapping[str, Any]:
+    try:
+        with torch.serialization.safe_globals(_HARMLESS):
+            content = torch.load(path, map_location='cpu', weights_only=True)
+    except pickle.UnpicklingError as error:
+        why = str(error).partition('WeightsUnpickler error: ')[2].splitlines() or str(error).splitlines()
+        raise ValueError(f'{path} holds more than tensors and plain values, nothing was run: {why[0]}') from error
+    except (RuntimeError, EOFError, KeyError, AttributeError, TypeError, IndexError, ValueError) as error:
+        raise ValueError(f'{path} is no checkpoint of torch: {" ".join(str(error).split())[:200]}') from error
+    if not isinstance(content, Mapping):
+        raise ValueError(f'{path} must hold a state dict, but holds {type(content).__name__}.')
+    return content

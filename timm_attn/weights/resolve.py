@@ -1,0 +1,62 @@
+"""Which checkpoint a call of timm.create_model means, and what timm is told to load for it."""
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from timm_attn.weights.manifest import Checkpoint, checkpoints, find_checkpoint
+from timm_attn.weights.store import stored_path
+from timm_attn.weights.verify import check_keys, verified_path
+
+_logger = logging.getLogger(__name__)
+
+# Where timm finds weights, in a pretrained cfg or an overlay of it, in its order.
+_SOURCES = ('state_dict', 'file', 'hf_hub_id', 'url')
+
+
+def source_fields(checkpoint: Checkpoint) -> dict[str, str]:
+    """What the default cfg of a checkpoint says of its source; nothing for an upstream one that was not imported."""
+    if checkpoint.hub is not None:
+        return {'hf_hub_id': f'{checkpoint.hub["id"]}@{checkpoint.hub["revision"]}'}
+    path = stored_path(checkpoint)
+    return {'file': str(path)} if path is not None else {}
+
+
+def chosen_checkpoint(name: str, kwargs: Mapping[str, Any]) -> Checkpoint | None:
+    """The manifest's checkpoint that the builder arguments name; None where they bring a source of the caller's own.
+
+    Raises:
+        RuntimeError: there is none of that name or tag.
+    """
+    cfg = kwargs.get('pretrained_cfg')
+    given = {**_fields(cfg), **(kwargs.get('pretrained_cfg_overlay') or {})}
+    sources = {source: given[source] for source in _SOURCES if given.get(source)}
+    if not sources:
+        return find_checkpoint(name, cfg if isinstance(cfg, str) else given.get('tag'))
+    checkpoint = next((c for c in checkpoints() if source_fields(c) == sources), None)
+    if checkpoint is None and given.get('source'):  # 'hf-hub' or 'local-dir', as in hf-hub:ORG/NAME
+        where = ', '.join(str(value) for value in sources.values())
+        _logger.warning(f'{where} is not in the manifest of timm_attn: its weights are loaded unverified.')
+    return checkpoint
+
+
+def builder_arguments(checkpoint: Checkpoint | None, kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments that make timm's builder load the verified file of a checkpoint, or the caller's own source.
+
+    Raises:
+        RuntimeError, OSError: see verified_path.
+    """
+    overlay = kwargs.get('pretrained_cfg_overlay') or {}
+    nowhere = dict.fromkeys(_SOURCES)  # else a source of the default cfg would come before the caller's
+    if checkpoint is None:
+        own = any(overlay.get(source) for source in _SOURCES)
+        return {'pretrained_cfg_overlay': {**nowhere, **overlay}} if own else {}
+    file = str(verified_path(checkpoint, kwargs.get('cache_dir')))
+    verified = {**overlay, **nowhere, 'source': '', 'file': file}
+    return {'pretrained_cfg_overlay': verified, 'pretrained_filter_fn': check_keys}
+
+
+def _fields(cfg: Any) -> dict[str, Any]:
+    if cfg is None or isinstance(cfg, str):
+        return {}
+    return dict(cfg) if isinstance(cfg, Mapping) else vars(cfg)

@@ -1,0 +1,83 @@
+"""The folder of files that were fetched or imported, and how a file gets there: whole, or not at all."""
+
+import hashlib
+import json
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from timm_attn.weights.manifest import Checkpoint, bundled_dir
+
+_STALE_S = 3600  # a partial file that nobody has written to for so long belongs to a process that was killed
+
+
+def store_dir(folder: str | Path | None = None) -> Path:
+    """The folder asked for (timm's cache_dir), $TIMM_ATTN_HOME, or timm_attn in the user's cache folder."""
+    default = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / 'timm_attn'
+    return Path(folder or os.environ.get('TIMM_ATTN_HOME') or default)
+
+
+def stored_path(checkpoint: Checkpoint, folder: str | Path | None = None) -> Path | None:
+    """Where the file of a checkpoint is, or will be; None for an upstream one that was not imported.
+
+    The name has a part of the sha256, so that no two files ever share one.
+    """
+    if checkpoint.kind == 'bundled':
+        return bundled_dir() / str(checkpoint.file)
+    sha256 = checkpoint.sha256 or imported(checkpoint, folder).get('sha256')
+    return store_dir(folder) / f'{checkpoint.full_name}-{sha256[:16]}.safetensors' if sha256 else None
+
+
+def record_path(checkpoint: Checkpoint, folder: str | Path | None = None) -> Path:
+    """Where the import of an upstream checkpoint notes what it made of which file."""
+    return store_dir(folder) / f'{checkpoint.full_name}.json'
+
+
+def imported(checkpoint: Checkpoint, folder: str | Path | None = None) -> dict[str, Any]:
+    """What the import noted: size, sha256, source; empty where there was none.
+
+    Raises:
+        RuntimeError: the note is damaged.
+    """
+    path = record_path(checkpoint, folder)
+    try:
+        note = json.loads(path.read_text(encoding='utf-8'))
+        return {'size': int(note['size']), 'sha256': str(note['sha256']), **note}
+    except FileNotFoundError:
+        return {}
+    except (ValueError, KeyError, TypeError) as error:
+        raise RuntimeError(
+            f'{path} is damaged ({error!r}): remove it and import {checkpoint.full_name} again.'
+        ) from error
+
+
+@contextmanager
+def replacing(target: Path) -> Iterator[BinaryIO]:
+    """A file to write, which becomes `target` when the block ends; after an error nothing of it is left."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    for stale in target.parent.glob(f'.{target.name}.*.partial'):
+        with suppress(FileNotFoundError):  # another process was first
+            if time.time() - stale.stat().st_mtime > _STALE_S:
+                stale.unlink()
+    handle, partial = tempfile.mkstemp('.partial', f'.{target.name}.', target.parent)
+    try:
+        with os.fdopen(handle, 'wb') as file:
+            yield file
+        os.chmod(partial, 0o644)
+        os.replace(partial, target)
+    finally:
+        with suppress(FileNotFoundError):
+            os.unlink(partial)
+
+
+def file_digest(path: Path, name: str = 'sha256') -> str:
+    """The digest of a file, in hex, read in pieces."""
+    digest = hashlib.new(name)
+    with path.open('rb') as file:
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
