@@ -48,7 +48,15 @@ def record(name: str, weights: Path, data: Path, command: str, hardware: str) ->
     model.load_state_dict(load_file(weights), strict=True)
     measuring = 'python scripts/measure_bundled.py DIR'
     metrics = [
-        dict(dataset='Fashion-MNIST', split=split, images=images, top1=round(top1, 2), command=measuring, date=today)
+        dict(
+            dataset='Fashion-MNIST',
+            split=split,
+            images=images,
+            top1=round(top1, 2),
+            status='measured',
+            command=measuring,
+            date=today,
+        )
         for split, images, top1 in measure(model, data)
     ]
     training = dict(

@@ -14,10 +14,11 @@ import timm
 import torch
 from safetensors.torch import load_file, save_file
 
+from timm_attn import zoo
 from timm_attn.weights import checkpoints, find_checkpoint, manifest, verified_path
 from timm_attn.weights.store import file_digest, stored_path
 
-ALL = [c.full_name for c in checkpoints()]
+ALL = [c.full_name for c in checkpoints() if c.kind == 'bundled']
 NAME = 'cifar_resnet20_simam'
 every_checkpoint = pytest.mark.parametrize('full_name', ALL)
 
@@ -28,9 +29,18 @@ def checkpoint_of(full_name: str) -> manifest.Checkpoint:
 
 def test_manifest_and_registry_agree() -> None:
     ours = timm.list_models(module='zoo', pretrained=True)
-    assert ALL and set(ours) == set(ALL) | {c.name for c in checkpoints()}
-    files = {p.name for p in (manifest.PACKAGE / 'weights' / 'bundled').iterdir()}
-    assert files == {c.file for c in checkpoints()}
+    assert ALL and set(ours) == set(ALL) | {c.name for c in checkpoints() if c.kind == 'bundled'}
+    for c in checkpoints():
+        cfg = timm.get_pretrained_cfg(c.full_name, allow_unregistered=False)
+        assert (
+            cfg is not None
+            and cfg.num_classes == c.cfg['num_classes']
+            and bool(cfg.has_weights) == (c.kind == 'bundled')
+        )
+    tags = {(name, cfg) for name in zoo.names() for cfg in zoo.default_cfgs[name].cfgs if cfg}
+    assert tags == {(c.name, c.tag) for c in checkpoints()}
+    files = {p.name for p in manifest.bundled_dir().iterdir()}
+    assert files == {c.file for c in checkpoints() if c.kind == 'bundled'}
 
 
 @every_checkpoint
@@ -82,8 +92,13 @@ def test_another_source_is_not_replaced_by_the_bundled_file(source: dict[str, st
 @pytest.mark.parametrize(
     'name, message',
     [
-        ('resnet50_simam', r'No pretrained weights exist for resnet50_simam: .*cifar_resnet20_simam\.fmnist'),
-        ('resnet50_simam.tag', r'Invalid pretrained tag \(tag\) for resnet50_simam: its tags are none'),
+        ('resnet50_srm', r'No pretrained weights exist for resnet50_srm: .*`timm-attn weights list`'),
+        ('resnet50_srm.tag', r'Invalid pretrained tag \(tag\) for resnet50_srm: its tags are none'),
+        ('resnet50_simam', r'checkpoint of .*ZjjConan/SimAM \(77.45 %.*FILE` once'),
+        (
+            'resnet50_eca',
+            r'BangguWu/ECANet \(77.42 %.*licence: MIT.*`timm-attn weights import resnet50_eca.authors_in1k`',
+        ),
         (f'{NAME}.tag', r'Invalid pretrained tag \(tag\) for cifar_resnet20_simam: its tags are fmnist'),
     ],
 )

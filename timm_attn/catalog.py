@@ -3,6 +3,7 @@
 import difflib
 import fnmatch
 import inspect
+from collections.abc import Mapping
 from typing import Any
 
 import timm
@@ -56,6 +57,13 @@ def description(full_name: str) -> list[str]:
         lines.append(f'  {(inspect.getdoc(layer) or "").splitlines()[0]}')
         lines += [f'  {line}' for line in repr(layer).splitlines()]
     for c in weights.checkpoints_of(name):
-        lines.append(f'checkpoint {c.full_name}: {c.kind}, {c.size:,} bytes, {c.license}')
-        lines += [f'  {m["dataset"]} {m["split"]} ({m["images"]:,} images): top-1 {m["top1"]:.2f} %' for m in c.metrics]
+        lines.append(f'checkpoint {c.full_name}: {c.kind}, licence {c.license or "none named"}')
+        lines += [f'  {_metric(m)}' for m in c.metrics]
     return lines
+
+
+def _metric(row: Mapping[str, Any]) -> str:
+    top5 = f', top-5 {row["top5"]:.2f} %' if 'top5' in row else ''
+    return (
+        f'{row["dataset"]} {row["split"]} ({row["images"]:,} images): top-1 {row["top1"]:.2f} %{top5}, {row["status"]}'
+    )

@@ -2,6 +2,8 @@
 
 import hashlib
 import http.client
+import importlib
+import re
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
@@ -46,6 +48,53 @@ def fetch_published(checkpoint: Checkpoint, target: Path) -> None:
             f'once, or set TIMM_ATTN_HOME to a folder that has {target.name}.'
         )
     download(url, target, checkpoint.full_name, size=checkpoint.size, sha256=checkpoint.sha256, token=get_token())
+
+
+def on_drive(url: str) -> bool:
+    """Whether a URL is that of a file on Google Drive, which asks for a confirmation before it gives one."""
+    return re.match(r'https://drive\.google\.com/(open|uc)\?id=', url) is not None
+
+
+def fetchable(checkpoint: Checkpoint) -> list[Mapping[str, str]]:
+    """The sources of an upstream checkpoint that are files; the others are pages to look through in a browser."""
+    files = ('.zip', '.pth', '.tar', '.safetensors')
+    return [row for row in checkpoint.origin['sources'] if on_drive(row['url']) or row['url'].endswith(files)]
+
+
+def fetch_upstream(checkpoint: Checkpoint, target: Path, limit: int) -> str | None:
+    """Downloads the authors' file from the first source that is one; the sha1 it must have, where that is known.
+
+    Raises:
+        RuntimeError: there is no such source, or it does not give the file.
+    """
+    sources = fetchable(checkpoint)
+    if not sources:
+        pages = ', '.join(row['url'] for row in checkpoint.origin['sources'])
+        raise RuntimeError(
+            f'{checkpoint.full_name} has no address that can be fetched: download it in a browser from {pages}, then '
+            f'run `timm-attn weights import {checkpoint.full_name} FILE`.'
+        )
+    url = sources[0]['url']
+    if on_drive(url):
+        _fetch_from_drive(checkpoint, url, target)
+    else:
+        download(url, target, checkpoint.full_name, limit=limit)
+    return sources[0].get('sha1')
+
+
+def _fetch_from_drive(checkpoint: Checkpoint, url: str, target: Path) -> None:
+    name = checkpoint.full_name
+    by_hand = f'download {url} in a browser and run `timm-attn weights import {name} FILE`'
+    try:
+        gdown: Any = importlib.import_module('gdown')
+    except ModuleNotFoundError as error:
+        raise RuntimeError(f'{name} is on Google Drive: pip install "timm-attn[drive]", or {by_hand}.') from error
+    try:
+        given = gdown.download(url=url, output=str(target))
+    except Exception as error:  # gdown and requests raise exceptions of many kinds
+        raise RuntimeError(f'Google Drive did not give {name} ({" ".join(str(error).split())}): {by_hand}.') from error
+    if given is None:
+        raise RuntimeError(f'Google Drive did not give {name}: {by_hand}.')
 
 
 def download(

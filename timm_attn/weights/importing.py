@@ -2,9 +2,7 @@
 
 import datetime
 import hashlib
-import importlib
 import json
-import re
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,7 +13,7 @@ import timm
 from torch import Tensor
 
 from timm_attn.weights.convert import convert_state_dict
-from timm_attn.weights.fetch import download
+from timm_attn.weights.fetch import fetch_upstream
 from timm_attn.weights.manifest import Checkpoint, checkpoints, find_checkpoint
 from timm_attn.weights.read import read_checkpoint, unpacked
 from timm_attn.weights.store import file_digest, imported, record_path, replacing, stored_path
@@ -42,8 +40,10 @@ def import_checkpoint(full_name: str, file: Path | None = None, folder: str | Pa
         names = ', '.join(c.full_name for c in checkpoints() if c.kind == 'upstream')
         raise ValueError(f'{checkpoint.full_name} is {checkpoint.kind}, nothing to import: choose from {names}.')
     with tempfile.TemporaryDirectory() as scratch:
-        fetched, sha1 = (file, None) if file else _fetch_source(checkpoint, Path(scratch))
-        with unpacked(fetched, _BYTES_PER_PARAMETER * checkpoint.num_params) as source:
+        limit = _BYTES_PER_PARAMETER * checkpoint.num_params
+        fetched = file or Path(scratch, f'{checkpoint.full_name}.download')
+        sha1 = None if file else fetch_upstream(checkpoint, fetched, limit)
+        with unpacked(fetched, limit) as source:
             if sha1 and file_digest(source, 'sha1') != sha1:
                 raise RuntimeError(f'The file of {checkpoint.full_name} was not kept: its sha1 is not {sha1}.')
             tensors = _checked(checkpoint, read_checkpoint(source), fetched)
@@ -83,33 +83,3 @@ def _keep(checkpoint: Checkpoint, content: bytes, note: Mapping[str, Any], folde
         assert before is not None
         before.unlink(missing_ok=True)
     return path
-
-
-def _fetch_source(checkpoint: Checkpoint, scratch: Path) -> tuple[Path, str | None]:
-    """Downloads the authors' file from the first source that is a file; its path and the sha1 it must have."""
-    target = scratch / f'{checkpoint.full_name}.download'
-    for source in checkpoint.origin['sources']:
-        if re.match(r'https://drive\.google\.com/(open|uc)\?id=', source['url']):
-            return _fetch_from_drive(checkpoint, source['url'], target), source.get('sha1')
-        if source['url'].endswith(('.zip', '.pth', '.safetensors')):
-            limit = _BYTES_PER_PARAMETER * checkpoint.num_params
-            download(source['url'], target, checkpoint.full_name, limit=limit)
-            return target, source.get('sha1')
-    urls = ', '.join(source['url'] for source in checkpoint.origin['sources'])
-    raise ValueError(
-        f'{checkpoint.full_name} has no address that can be fetched: download it in a browser from {urls}, then run '
-        f'`timm-attn weights import {checkpoint.full_name} FILE`.'
-    )
-
-
-def _fetch_from_drive(checkpoint: Checkpoint, url: str, target: Path) -> Path:
-    try:
-        gdown = importlib.import_module('gdown')
-    except ModuleNotFoundError as error:
-        raise RuntimeError(
-            f'{checkpoint.full_name} is on Google Drive: pip install "timm-attn[drive]", or download {url} in a '
-            f'browser and run `timm-attn weights import {checkpoint.full_name} FILE`.'
-        ) from error
-    if gdown.download(url=url, output=str(target), fuzzy=True) is None:
-        raise RuntimeError(f'Google Drive did not give {url}: download it in a browser.')
-    return target

@@ -121,8 +121,7 @@ def find_checkpoint(name: str, tag: str | None = None) -> Checkpoint:
     tags = ', '.join(c.tag for c in of_name) or 'none'
     if tag is not None:
         raise RuntimeError(f'Invalid pretrained tag ({tag}) for {name}: its tags are {tags}.')
-    have = ', '.join(c.full_name for c in checkpoints())
     raise RuntimeError(
-        f'No pretrained weights exist for {name}: use pretrained=False for random init, or a model that has weights '
-        f'({have}).'
+        f'No pretrained weights exist for {name}: use pretrained=False for random init, or a name that '
+        '`timm-attn weights list` shows.'
     )

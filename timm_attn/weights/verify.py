@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from timm_attn.weights.fetch import fetch_published
+from timm_attn.weights.fetch import fetch_published, fetchable
 from timm_attn.weights.manifest import Checkpoint
 from timm_attn.weights.store import file_digest, imported, stored_path
 
@@ -53,12 +53,14 @@ def damage(checkpoint: Checkpoint, folder: str | Path | None = None) -> str:
 
 def _how_to_import(checkpoint: Checkpoint) -> str:
     """What an upstream checkpoint is, where it comes from, and the one command that installs it."""
-    sources = [source['url'] for source in checkpoint.origin['sources']]
     claims = [f'{m["top1"]} % top-1 on {m["dataset"]} as the authors say' for m in checkpoint.metrics]
+    command = f'timm-attn weights import {checkpoint.full_name}'
+    page = checkpoint.origin['sources'][0]['url']
+    by_hand = f'download it in a browser from {page}, then run `{command} FILE` once.'
     return (
         f'{checkpoint.full_name} is the checkpoint of {checkpoint.origin["repository"]} ({", ".join(claims)}; licence: '
-        f'{checkpoint.license or "none named"}), which is not redistributed here: download it from '
-        f'{" or ".join(sources)}, then run `timm-attn weights import {checkpoint.full_name} FILE` once.'
+        f'{checkpoint.license or "none named"}), which is not redistributed here: '
+        + (f'`{command}` fetches and installs it once.' if fetchable(checkpoint) else by_hand)
     )
 
 
