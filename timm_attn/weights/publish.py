@@ -166,6 +166,7 @@ def _model(
 
 def _card(record: Checkpoint, model: Any, repo: str) -> str:
     """The model card: what it is, its equation, how it was trained and measured, how to load it."""
+    what = (inspect.getdoc(timm.model_entrypoint(record.name)) or '').partition('. ')[0]
     layers = list(attention_layers(model).values())
     equation = (inspect.getdoc(layers[0]) or '').splitlines()[0] if layers else ''
     rows = [
@@ -182,7 +183,7 @@ def _card(record: Checkpoint, model: Any, repo: str) -> str:
             '---',
             f'# {record.full_name}',
             '',
-            f'{(inspect.getdoc(timm.model_entrypoint(record.name)) or "").partition(". ")[0]}: {record.num_params:,} parameters, '
+            f'{what}: {record.num_params:,} parameters, '
             f'{record.cfg["num_classes"]} classes, input {tuple(record.cfg["input_size"])}.',
             '',
             *([f'{len(layers)} x {type(layers[0]).__name__}: {equation}', ''] if layers else []),

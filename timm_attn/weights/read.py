@@ -109,8 +109,8 @@ def _read_pickle(path: Path) -> Mapping[str, Any]:
         with torch.serialization.safe_globals(_HARMLESS):
             content = torch.load(path, map_location='cpu', weights_only=True)
     except pickle.UnpicklingError as error:
-        why = str(error).partition('WeightsUnpickler error: ')[2].splitlines() or str(error).splitlines()
-        raise ValueError(f'{path} holds more than tensors and plain values, nothing was run: {why[0]}') from error
+        why = str(error).partition('Check the documentation')[0].strip().splitlines()[-1]  # before that, torch's advice
+        raise ValueError(f'{path} holds more than tensors and plain values, nothing was run: {why}') from error
     except (RuntimeError, EOFError, KeyError, AttributeError, TypeError, IndexError, ValueError) as error:
         raise ValueError(f'{path} is no checkpoint of torch: {" ".join(str(error).split())[:200]}') from error
     if not isinstance(content, Mapping):
