@@ -1,5 +1,7 @@
 """Layouts of state dicts, and what cannot be converted. Parity with the authors' logits is in test_parity.py."""
 
+import re
+
 import pytest
 import timm
 import torch
@@ -43,6 +45,24 @@ def test_torchvisions_layouts() -> None:
         torch.testing.assert_close(plain(x), net(x), rtol=1e-4, atol=1e-4)
 
 
+def pytorchcv_key(key: str) -> str:
+    """timm's key of a ResNet as pytorchcv calls it."""
+    key = re.sub(r'^(conv|bn)1\.', r'features.init_block.conv.\1.', key)
+    key = re.sub(r'^fc\.', 'output.', key)
+    key = re.sub(r'^layer(\d)\.(\d+)\.', lambda m: f'features.stage{m[1]}.unit{int(m[2]) + 1}.', key)
+    key = re.sub(r'\.downsample\.([01])\.', lambda m: f'.identity_conv.{("conv", "bn")[int(m[1])]}.', key)
+    return re.sub(r'(unit\d+)\.(conv|bn)(\d)\.', r'\1.body.conv\3.\2.', key)
+
+
+@pytest.mark.parametrize('name', ['resnet18', 'resnet34', 'resnet50', 'resnet101', 'resnet152', 'resnext50_32x4d'])
+def test_pytorchcvs_layout_at_every_depth(name: str) -> None:
+    state = timm.create_model(name, device='meta').state_dict()
+    theirs = {pytorchcv_key(k): v for k, v in state.items()}
+    converted = timm_attn.convert_state_dict(theirs, f'{name}_simam')
+    assert list(converted) == list(state)
+    assert all(converted[k] is v for k, v in state.items())
+
+
 @pytest.mark.parametrize(
     'row, name, message',
     [
@@ -56,6 +76,11 @@ def test_torchvisions_layouts() -> None:
             'resnet18_simam',
             'resnet18_se',
             r'lacks layer1\.0\.se\.fc1\.weight.* keys of resnet18, resnet18_simam',
+        ),
+        (
+            'resnet50_bam_mul[pytorchcv]',
+            'resnet50_bam',
+            r'such as features\.stage2\.unit1\.bam\..*These are the keys of resnet50_bam_mul',
         ),
         ('resnet18_simam', 'resnet34_simam', r'lacks layer1\.2\.conv1\.weight'),
         ('resnet18_simam', 'cifar_resnet20_simam', 'keys that the model lacks, such as layer4'),

@@ -1,4 +1,4 @@
-"""Our nets against the authors' own code: logits under a deterministic weight fill, in float64."""
+"""Our nets against the code of the authors and of pytorchcv: logits under a deterministic weight fill, in float64."""
 
 import json
 import zlib
@@ -13,7 +13,8 @@ import timm_attn
 
 ROWS = {
     row['name']: row
-    for row in json.loads((Path(__file__).parent / 'vectors' / 'reference_logits.json').read_text())['rows']
+    for name in ('reference_logits.json', 'pytorchcv_logits.json')
+    for row in json.loads((Path(__file__).parent / 'vectors' / name).read_text())['rows']
 }
 
 

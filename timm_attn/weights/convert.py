@@ -1,4 +1,4 @@
-"""State dicts of the authors' repositories, of torchvision and of timm, as state dicts of our models."""
+"""State dicts of the authors' repositories, of torchvision, pytorchcv and timm, as state dicts of our models."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -48,6 +48,23 @@ def _mobilenetv2_rules() -> Iterator[tuple[str, str]]:
 # timm's place of the i-th block of the SimAM repository's MobileNetV2 for CIFAR, layers.{i}
 _CIFAR_MOBILENETV2_RULES = tuple((rf'^layers\.{i - 1}\.', f'{block}.') for i, block in _MOBILENETV2_BLOCKS.items())
 
+_LONGEST_STAGE = 36  # of ResNet-152, in blocks
+
+
+def _pytorchcv_rules() -> Iterator[tuple[str, str]]:
+    """Rules for pytorchcv's layout of ResNets. It counts from 1, and its BAM opens the stage behind ours."""
+    yield r'^features\.init_block\.(conv\.)?(conv|bn)\.', r'\g<2>1.'  # its nets for CIFAR have one conv less
+    yield r'^output\.', 'fc.'
+    for stage in (1, 2, 3):
+        yield rf'^features\.stage{stage + 1}\.unit1\.bam\.', f'layer{stage}.@.'
+    for block in range(_LONGEST_STAGE):
+        yield rf'^features\.stage(\d)\.unit{block + 1}\.', rf'layer\g<1>.{block}.'
+    yield r'\.res_unit\.', '.'
+    yield r'\.body\.conv(\d)\.(conv|bn)\.', r'.\g<2>\g<1>.'
+    yield r'\.identity_conv\.conv\.', '.downsample.0.'
+    yield r'\.identity_conv\.bn\.', '.downsample.1.'
+
+
 # (what a key of the layout looks like, its rules). The rules of every layout that has such a key are applied in turn.
 # In the replacements '@' stands for the attention of a block or a stage, whatever its slot is called in our net.
 Rules = tuple[tuple[str, str], ...]
@@ -75,6 +92,7 @@ LAYOUTS: tuple[tuple[str, Rules], ...] = (
     # ECANet and attention-module: the attention is a child of the block, BAM of the net
     (r'\.(eca|cbam)\.|^bam1\.', ((r'\.(eca|cbam)\.', '.@.'), (r'^bam(\d)\.', r'layer\1.@.'))),
     (r'^features\.0\.0\.', tuple(_mobilenetv2_rules())),
+    (r'^features\.init_block\.', tuple(_pytorchcv_rules())),
     # inside the layers
     (r'\.fc\.0\.', ((r'@\.fc\.0\.', '@.fc1.'), (r'@\.fc\.2\.', '@.fc2.'))),
     (
@@ -97,16 +115,33 @@ LAYOUTS: tuple[tuple[str, Rules], ...] = (
             (r'@\.spatial_att\.gate_s\.gate_s_conv_final\.', '@.spatial.conv3.'),
         ),
     ),
+    (
+        r'\.ch_gate\.',
+        ((r'@\.ch_gate\.mlp\.', '@.channel.'), (r'@\.sp_gate\.conv\.', '@.spatial.')),
+    ),
+    (
+        r'\.ch_att\.',
+        (
+            (r'@\.ch_att\.init_fc\.fc\.', '@.channel.fc1.'),
+            (r'@\.ch_att\.init_fc\.bn\.', '@.channel.bn1.'),
+            (r'@\.ch_att\.final_fc\.', '@.channel.fc2.'),
+            (r'@\.sp_att\.init_conv\.(conv|bn)\.', r'@.spatial.\g<1>0.'),
+            (r'@\.sp_att\.dil_convs\.conv(\d)\.(conv|bn)\.', r'@.spatial.\g<2>\g<1>.'),
+            (r'@\.sp_att\.final_conv\.', '@.spatial.conv3.'),
+        ),
+    ),
 )
 
 
 def convert_state_dict(state_dict: Mapping[str, Any], model_name: str) -> dict[str, Tensor]:
     """A state dict in any of the known layouts, with keys that load strictly into `timm.create_model(model_name)`.
 
-    Known are the layouts of the SimAM, ECANet and attention-module (BAM, CBAM) repositories, of torchvision and of
-    timm, with or without a training script's wrapper dict and `module.` prefixes; thop's counters are dropped. The
-    numbers of classes and of input channels are the file's. The sizes of attention layers are options (kernel_size,
-    reduction): the model checks them when it loads.
+    Known are the layouts of the SimAM, ECANet and attention-module (BAM, CBAM) repositories, of torchvision, of
+    pytorchcv's ResNets (plain, BAM, CBAM) and of timm, with or without a training script's wrapper dict and `module.`
+    prefixes; thop's counters are dropped. The numbers of classes and of input channels are the file's. The sizes of
+    attention layers are options (kernel_size, reduction): the model checks them when it loads. Keys do not tell where
+    a bottleneck has its stride: of pytorchcv's plain ResNets those named `...b` have it in the 3x3, as ours do, the
+    others of 50 layers and more in the first 1x1.
 
     Raises:
         ValueError: the keys, or the shapes outside of the attention layers, are not those of the model; the message
