@@ -52,8 +52,12 @@ _LONGEST_STAGE = 36  # of ResNet-152, in blocks
 
 
 def _pytorchcv_rules() -> Iterator[tuple[str, str]]:
-    """Rules for pytorchcv's layout of ResNets. It counts from 1, and its BAM opens the stage behind ours."""
-    yield r'^features\.init_block\.(conv\.)?(conv|bn)\.', r'\g<2>1.'  # its nets for CIFAR have one conv less
+    """Rules for pytorchcv's ResNets with BAM and CBAM. It counts from 1, and its BAM opens the stage behind ours.
+
+    Its plain ResNets are refused: keys do not tell whether a bottleneck has its stride in the 3x3, as ours do, or in
+    the first 1x1.
+    """
+    yield r'^features\.init_block\.conv\.(conv|bn)\.', r'\g<1>1.'
     yield r'^output\.', 'fc.'
     for stage in (1, 2, 3):
         yield rf'^features\.stage{stage + 1}\.unit1\.bam\.', f'layer{stage}.@.'
@@ -92,7 +96,7 @@ LAYOUTS: tuple[tuple[str, Rules], ...] = (
     # ECANet and attention-module: the attention is a child of the block, BAM of the net
     (r'\.(eca|cbam)\.|^bam1\.', ((r'\.(eca|cbam)\.', '.@.'), (r'^bam(\d)\.', r'layer\1.@.'))),
     (r'^features\.0\.0\.', tuple(_mobilenetv2_rules())),
-    (r'^features\.init_block\.', tuple(_pytorchcv_rules())),
+    (r'^features\.stage\d\.unit\d+\.(bam\.|.*\.ch_gate\.)', tuple(_pytorchcv_rules())),
     # inside the layers
     (r'\.fc\.0\.', ((r'@\.fc\.0\.', '@.fc1.'), (r'@\.fc\.2\.', '@.fc2.'))),
     (
@@ -136,12 +140,10 @@ LAYOUTS: tuple[tuple[str, Rules], ...] = (
 def convert_state_dict(state_dict: Mapping[str, Any], model_name: str) -> dict[str, Tensor]:
     """A state dict in any of the known layouts, with keys that load strictly into `timm.create_model(model_name)`.
 
-    Known are the layouts of the SimAM, ECANet and attention-module (BAM, CBAM) repositories, of torchvision, of
-    pytorchcv's ResNets (plain, BAM, CBAM) and of timm, with or without a training script's wrapper dict and `module.`
+    Known are the layouts of the SimAM, ECANet and attention-module (BAM, CBAM) repositories, of pytorchcv's copies of
+    the latter, of torchvision and of timm, with or without a training script's wrapper dict and `module.`
     prefixes; thop's counters are dropped. The numbers of classes and of input channels are the file's. The sizes of
-    attention layers are options (kernel_size, reduction): the model checks them when it loads. Keys do not tell where
-    a bottleneck has its stride: of pytorchcv's plain ResNets those named `...b` have it in the 3x3, as ours do, the
-    others of 50 layers and more in the first 1x1.
+    attention layers are options (kernel_size, reduction): the model checks them when it loads.
 
     Raises:
         ValueError: the keys, or the shapes outside of the attention layers, are not those of the model; the message
