@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import IO, Any, BinaryIO
 from urllib.parse import urlsplit
 
-from huggingface_hub import constants, get_token, hf_hub_url
+from huggingface_hub import constants, get_token
 from tqdm import tqdm
 
 from timm_attn.weights.manifest import Checkpoint
 from timm_attn.weights.store import replacing
 
 _PIECE = 1 << 20
-_LOOPBACK = ('127.0.0.1', '::1', 'localhost')
 
 # What the Hub's X-Error-Code, or else the HTTP status, means.
 _MEANINGS: Mapping[str | int, str] = {
@@ -41,7 +40,7 @@ def fetch_published(checkpoint: Checkpoint, target: Path) -> None:
     """
     assert checkpoint.hub is not None and checkpoint.size is not None and checkpoint.sha256 is not None
     hub = checkpoint.hub
-    url = hf_hub_url(hub['id'], hub['filename'], revision=hub['revision'], endpoint=constants.ENDPOINT)
+    url = f'{constants.ENDPOINT}/{hub["id"]}/resolve/{hub["revision"]}/{hub["filename"]}'
     if constants.HF_HUB_OFFLINE:
         raise RuntimeError(
             f'The weights of {checkpoint.full_name} are not in {target.parent} and HF_HUB_OFFLINE is set: unset it '
@@ -147,7 +146,7 @@ def download(
 
 
 def _open(request: urllib.request.Request) -> Any:
-    return urllib.request.build_opener(_Redirects).open(request, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT)
+    return urllib.request.build_opener(Redirects).open(request, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT)
 
 
 def _copy(response: Any, file: BinaryIO, digest: Any, most: int | None, title: str) -> int:
@@ -172,13 +171,12 @@ def _html(response: Any) -> str:
     return ' (the server sent an HTML page)' if 'text/html' in response.headers.get('Content-Type', '') else ''
 
 
-class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Redirects to https, or on this machine to http: never to a file, nor from https to http."""
+class Redirects(urllib.request.HTTPRedirectHandler):
+    """Redirects to https, or from http to http: never to a file, nor from https to http."""
 
     def redirect_request(
         self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: Any, newurl: str
     ) -> urllib.request.Request | None:
-        new = urlsplit(newurl)
-        if new.scheme != 'https' and not (new.scheme == 'http' and new.hostname in _LOOPBACK):
+        if urlsplit(newurl).scheme not in ('https', req.type):
             raise urllib.error.URLError(f'a redirect to {newurl} is not followed')
         return super().redirect_request(req, fp, code, msg, headers, newurl)

@@ -12,7 +12,6 @@ from typing import Any
 
 import timm
 from huggingface_hub import HfApi
-from huggingface_hub.errors import HfHubHTTPError
 from timm.data import resolve_data_config
 from timm.models import save_for_hf
 
@@ -100,14 +99,15 @@ def push(record: Checkpoint, folder: Path, repo: str, private: bool = False) -> 
     """Uploads a prepared folder; the record with the hub's id and revision.
 
     Raises:
-        RuntimeError: the hub refuses it.
+        RuntimeError: the hub refuses it, or does not answer.
     """
     api = HfApi(library_name='timm')
     try:
         api.create_repo(repo, private=private, exist_ok=True)
         commit = api.upload_folder(repo_id=repo, folder_path=str(folder), commit_message=f'Add {record.full_name}')
-    except HfHubHTTPError as error:
-        raise RuntimeError(f'The hub did not take {repo}: {" ".join(str(error).split())}') from error
+    except Exception as error:  # the client's version decides whose exceptions a lost connection raises
+        why = ' '.join(str(error).split())
+        raise RuntimeError(f'The hub did not take {repo} ({type(error).__name__}: {why}); {folder} is kept.') from error
     return replace(record, hub={'id': repo, 'revision': commit.oid, 'filename': FILENAME})
 
 

@@ -1,0 +1,183 @@
+"""From a training script's checkpoint to the hub and back, and what cannot be published."""
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import timm
+import torch
+from hub_server import LocalHub
+from safetensors.torch import load_file
+
+from timm_attn import cli
+from timm_attn.weights.manifest import PACKAGE, manifest_path
+from timm_attn.weights.publish import prepare
+
+NAME, REPO = 'cifar_resnet20_simam', 'org/toy'
+OPTIONS = {'attn_kwargs': {'e_lambda': 0.01}}
+
+
+def trained_once() -> Any:
+    model = timm.create_model(NAME, num_classes=7, **OPTIONS)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    torch.nn.functional.cross_entropy(model(torch.randn(4, 3, 32, 32)), torch.tensor([0, 1, 2, 3])).backward()
+    optimizer.step()
+    return model.eval()
+
+
+def train_py_file(folder: Path, model: Any, **changes: Any) -> Path:
+    """As timm's train.py saves it, with averaged weights beside the plain ones."""
+    args = argparse.Namespace(model=NAME, lr=0.1, mean=[0.1, 0.2, 0.3], img_size=None, model_kwargs=OPTIONS)
+    averaged = {k: v + 1 if k == 'fc.bias' else v for k, v in model.state_dict().items()}
+    content = {
+        'epoch': 0, 'arch': NAME, 'state_dict': model.state_dict(), 'optimizer': {'state': {}}, 'version': 2,
+        'args': args, 'state_dict_ema': averaged, 'metric': 50.0, **changes,
+    }  # fmt: skip
+    path = folder / 'checkpoint-0.pth.tar'
+    torch.save({k: v for k, v in content.items() if v is not None}, path)
+    return path
+
+
+def command(*args: Any, env: dict[str, str], code: int = 0) -> str:
+    script = [sys.executable, '-m', 'timm_attn.cli', *map(str, args)]
+    run = subprocess.run(script, env=env, cwd=env['HF_HOME'], capture_output=True, text=True)
+    assert run.returncode == code, run.stderr
+    return run.stdout if code == 0 else run.stderr
+
+
+LOAD = """
+import sys, timm, torch, timm_attn
+model = timm.create_model(sys.argv[1], pretrained=True).eval()
+torch.save((model(torch.load(sys.argv[2])), model.pretrained_cfg['mean']), sys.argv[3])
+"""
+
+
+def test_the_life_of_a_checkpoint(tmp_path: Path) -> None:
+    """Train, publish, take the record into the manifest, load by name from a fresh cache, then offline."""
+    model = trained_once()
+    images = torch.randn(2, 3, 32, 32)
+    torch.save(images, tmp_path / 'images.pt')
+    file = train_py_file(tmp_path, model, state_dict_ema=None)
+    shutil.copytree(PACKAGE, tmp_path / 'fork' / 'timm_attn', ignore=shutil.ignore_patterns('__pycache__', '*.json'))
+    manifest = json.loads(manifest_path().read_text())
+
+    def load(name: str) -> tuple[torch.Tensor, Any]:
+        script = [sys.executable, '-c', LOAD, name, tmp_path / 'images.pt', tmp_path / 'logits.pt']
+        run = subprocess.run(script, env=env, cwd=tmp_path, capture_output=True, text=True)
+        assert run.returncode == 0, run.stderr
+        return torch.load(tmp_path / 'logits.pt')
+
+    with LocalHub() as hub:
+        env = {**hub.environ(tmp_path / 'hf'), 'PYTHONPATH': str(tmp_path / 'fork')}
+        (tmp_path / 'hf').mkdir()
+        env['TIMM_ATTN_HOME'] = str(tmp_path / 'store')
+        (tmp_path / 'fork' / 'timm_attn' / 'weights_manifest.json').write_text(json.dumps(manifest))
+        options = ['--name', NAME, '--repo', REPO, '--tag', 'toy', '--output', tmp_path / 'out']
+        printed = command('weights', 'publish', file, *options, '--dataset', 'Toy', '--top1', 50, env=env)
+        record = json.loads(printed)
+        assert record['hub']['revision'] == hub.store.newest(REPO) and record['model_args'] == OPTIONS
+        assert set(hub.store.files(REPO)) >= {'README.md', 'config.json', 'model.safetensors'}
+
+        manifest['checkpoints'].append(record)
+        (tmp_path / 'fork' / 'timm_attn' / 'weights_manifest.json').write_text(json.dumps(manifest))
+        before = len(hub.requests)
+        logits, mean = load(f'{NAME}.toy')
+        torch.testing.assert_close(logits, model(images), rtol=0, atol=0)
+        assert mean == (0.1, 0.2, 0.3) and len(hub.requests) > before
+        assert f'{NAME}.toy: as noted' in command('weights', 'verify', env=env)
+
+        env['HF_HUB_OFFLINE'] = '1'
+        before = len(hub.requests)
+        torch.testing.assert_close(load(f'{NAME}.toy')[0], model(images), rtol=0, atol=0)
+        assert len(hub.requests) == before
+        del env['HF_HUB_OFFLINE']
+
+        torch.testing.assert_close(load(f'hf-hub:{REPO}')[0], model(images), rtol=0, atol=0)  # unpinned: timm's own way
+        before = len(hub.requests)
+        load(f'hf-hub:{REPO}@{record["hub"]["revision"]}')
+        asked = {path for _, path in hub.requests[before:]}
+        assert not any(path.endswith('model.safetensors') for path in asked), 'the verified file is used'
+
+
+def test_a_hub_that_does_not_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*args: Any, **kwargs: Any) -> None:
+        raise ConnectionRefusedError(111, 'Connection refused')
+
+    monkeypatch.setattr('timm_attn.weights.publish.HfApi.create_repo', fail)
+    out, file = str(tmp_path / 'out'), str(train_py_file(tmp_path, trained_once()))
+    args = ['weights', 'publish', file, '--name', NAME, '--repo', REPO, '--tag', 'toy', '--output', out]
+    assert cli.main(args) == 1
+    error = capsys.readouterr().err
+    assert 'The hub did not take org/toy (ConnectionRefusedError: ' in error and f'{out} is kept' in error
+
+
+def record_of(tmp_path: Path, file: Path, **kwargs: Any) -> tuple[Any, dict[str, torch.Tensor], dict[str, Any]]:
+    kwargs = {'tag': 'toy', 'license': 'MIT', **kwargs}
+    record = prepare(file, kwargs.pop('name', NAME), REPO, tmp_path / 'out', **kwargs)
+    state, config = tmp_path / 'out' / 'model.safetensors', tmp_path / 'out' / 'config.json'
+    return record, load_file(state), json.loads(config.read_text())
+
+
+def test_a_folder_says_what_the_file_said(tmp_path: Path) -> None:
+    model = trained_once()
+    record, state, config = record_of(tmp_path, train_py_file(tmp_path, model))
+    torch.testing.assert_close(state['fc.bias'], model.fc.bias + 1)  # the averaged weights
+    assert record.model_args == OPTIONS and config['model_args']['attn_kwargs'] == OPTIONS['attn_kwargs']
+    cfg = config['pretrained_cfg']
+    assert cfg['mean'] == [0.1, 0.2, 0.3] and cfg['tag'] == 'toy' and 'label_names' not in config | cfg
+    card = (tmp_path / 'out' / 'README.md').read_text()
+    assert "'e_lambda': 0.01" in card and f"'hf-hub:{REPO}'" in card and 'No accuracy is stated.' in card
+    assert 'ResNet-20 for 32x32 images with SimAM' in card and 'license: mit' in card and '7 classes' in card
+
+
+def test_plain_weights_and_a_file_of_ours(tmp_path: Path) -> None:
+    model = trained_once()
+    _, state, _ = record_of(tmp_path, train_py_file(tmp_path, model), ema=False)
+    torch.testing.assert_close(state['fc.bias'], model.fc.bias)
+    shutil.move(tmp_path / 'out', tmp_path / 'ours')
+    record, again, _ = record_of(
+        tmp_path, tmp_path / 'ours' / 'model.safetensors', attn_kwargs={'e_lambda': 0.01},
+        settings={'mean': [0.5] * 3}, metrics=[dict(dataset='Toy', split='test', top1=9.5, status='measured')],
+    )  # fmt: skip
+    assert record.model_args == OPTIONS and record.cfg['mean'] == (0.5,) * 3
+    assert all(torch.equal(v, again[k]) for k, v in state.items())
+    assert '| Toy | test | 9.5 |  | measured |' in (tmp_path / 'out' / 'README.md').read_text()
+
+
+@pytest.mark.parametrize(
+    'changes, kwargs, message',
+    [
+        ({}, dict(name='resnet18_sam'), "Unknown model 'resnet18_sam'"),
+        ({}, dict(tag='My Tag'), "A tag is made of a-z, 0-9 and _, .* but got 'My Tag'"),
+        ({}, dict(name='cifar_resnet20_srm'), "is a checkpoint of 'cifar_resnet20_simam', not of 'cifar_resnet20_srm'"),
+        (
+            {},
+            dict(attn_kwargs={'e_lambda': 1}),
+            r"trained with attn_kwargs {'e_lambda': 0.01}, but got {'e_lambda': 1}",
+        ),
+        ({'state_dict': {'x': torch.zeros(1)}, 'state_dict_ema': None}, {}, 'keys that the model lacks, such as x'),
+    ],
+)
+def test_what_cannot_be_published(changes: Any, kwargs: Any, message: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=message):
+        record_of(tmp_path, train_py_file(tmp_path, trained_once(), **changes), **kwargs)
+    assert not (tmp_path / 'out').exists()
+
+
+def test_a_folder_in_use_and_a_wrong_repository(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = train_py_file(tmp_path, trained_once())
+    with pytest.raises(OSError, match='is not empty: name a new folder'):
+        prepare(file, NAME, REPO, tmp_path, tag='toy', license='MIT')
+    assert cli.main(['weights', 'publish', str(file), '--name', NAME, '--repo', 'toy', '--tag', 'toy']) == 1
+    assert "A repository is ORGANISATION/NAME, but got 'toy'" in capsys.readouterr().err
+    out = ['--output', str(tmp_path / 'out'), '--dry-run']
+    assert cli.main(['weights', 'publish', str(file), '--name', NAME, '--repo', REPO, '--tag', 'toy', *out]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert 'hub' not in record and record['size'] == (tmp_path / 'out' / 'model.safetensors').stat().st_size
