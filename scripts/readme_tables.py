@@ -10,6 +10,7 @@ import timm
 
 from timm_attn import ATTENTION, BACKBONES, paper
 from timm_attn.weights import checkpoints
+from timm_attn.weights.fetch import fetchable
 
 README = Path(__file__).resolve().parents[1] / 'README.md'
 
@@ -33,7 +34,7 @@ def zoo_table() -> str:
 
 def checkpoint_table() -> str:
     rows = []
-    for c in checkpoints():
+    for c in (c for c in checkpoints() if c.kind == 'bundled'):
         top1 = {m['split']: f'{m["top1"]:.2f}' for m in c.metrics}
         how = (
             f'{c.training["epochs"]} epochs, seed {c.training["seed"]}, {c.training["date"]}, {c.training["hardware"]}'
@@ -42,13 +43,28 @@ def checkpoint_table() -> str:
     return table(['name', 'parameters', 'top-1 % (10,000)', 'top-1 % (bundled 1,000)', 'trained'], rows)
 
 
+def upstream_table() -> str:
+    rows = []
+    for c in (c for c in checkpoints() if c.kind == 'upstream'):
+        fetched = 'yes' if fetchable(c) else 'download in a browser'
+        origin = f'[{c.origin["repository"].removeprefix("https://github.com/")}]({c.origin["repository"]})'
+        claims = [f'{c.metrics[0][key]:.2f}' for key in ('top1', 'top5')]
+        rows.append([f'`{c.full_name}`', f'{c.num_params:,}', *claims, origin, c.license or 'none named', fetched])
+    return table(['name', 'parameters', 'top-1 %', 'top-5 %', 'origin', 'licence', 'fetched by `import`'], rows)
+
+
 def paper_line() -> str:
     return f'> {paper.tables("md").splitlines()[-1]}'
 
 
 def main() -> int:
     text = new = README.read_text(encoding='utf-8')
-    for name, content in {'zoo': zoo_table(), 'checkpoints': checkpoint_table(), 'paper': paper_line()}.items():
+    for name, content in {
+        'zoo': zoo_table(),
+        'checkpoints': checkpoint_table(),
+        'upstream': upstream_table(),
+        'paper': paper_line(),
+    }.items():
         between = rf'(<!-- {name} -->\n).*?(<!-- /{name} -->)'
         new, found = re.subn(between, lambda m, c=content: f'{m[1]}{c}\n{m[2]}', new, flags=re.S)
         if found != 1:

@@ -14,8 +14,11 @@ ROOT = Path(__file__).resolve().parents[1]
 def test_local_folder() -> None:
     model = torch.hub.load(str(ROOT), 'resnet50_simam', source='local')
     assert sum(p.numel() for p in model.parameters()) == 25557032
-    pretrained = torch.hub.load(str(ROOT), 'cifar_resnet20_simam', source='local', pretrained=True)
-    assert pretrained.default_cfg['tag'] == 'fmnist'
+    for options in ({}, {'tag': 'fmnist'}):
+        pretrained = torch.hub.load(str(ROOT), 'cifar_resnet20_simam', source='local', pretrained=True, **options)
+        assert pretrained.default_cfg['tag'] == 'fmnist'
+    with pytest.raises(RuntimeError, match=r'Invalid pretrained tag \(in1k\) for cifar_resnet20_simam: its tags'):
+        torch.hub.load(str(ROOT), 'cifar_resnet20_simam', source='local', pretrained=True, tag='in1k')
 
 
 def test_github_form(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
