@@ -299,6 +299,17 @@ def test_several_at_once(checkpoint: Checkpoint, content: bytes) -> None:
     assert paths == [stored_path(checkpoint)] * 6 and paths[0].read_bytes() == content and folder_is_clean()
 
 
+def test_two_files_of_one_name(checkpoint: Checkpoint, hub: LocalHub, content: bytes) -> None:
+    """Every repository calls its file model.safetensors; even a record of the same tag does not find another's."""
+    other = content[:-1] + bytes([content[-1] ^ 1])
+    location = {**checkpoint.hub, 'id': 'org/other', 'revision': hub.add('org/other', {'model.safetensors': other})}
+    paths = {
+        weights.verified_path(record)
+        for record in (checkpoint, replace(checkpoint, hub=location, sha256=hashlib.sha256(other).hexdigest()))
+    }
+    assert {path.read_bytes() for path in paths} == {content, other}
+
+
 def test_a_killed_download_leaves_nothing_that_counts(
     checkpoint: Checkpoint, hub: LocalHub, content: bytes, tmp_path: Path
 ) -> None:
