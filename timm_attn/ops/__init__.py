@@ -2,7 +2,18 @@
 
 from timm_attn.ops.channels import check_channels
 from timm_attn.ops.norm import batch_norm
-from timm_attn.ops.simam import simam, simam_weights
+from timm_attn.ops.simam import simam, simam_path, simam_reference, simam_weights, use_simam_path
 from timm_attn.ops.statistics import channel_moments, widen, widen_float16
 
-__all__ = ['batch_norm', 'channel_moments', 'check_channels', 'simam', 'simam_weights', 'widen', 'widen_float16']
+__all__ = [
+    'batch_norm',
+    'channel_moments',
+    'check_channels',
+    'simam',
+    'simam_path',
+    'simam_reference',
+    'simam_weights',
+    'use_simam_path',
+    'widen',
+    'widen_float16',
+]

@@ -1,0 +1,84 @@
+"""SimAM in blocks of channels that stay in the cache: in place, and with two numbers a channel kept for backward.
+
+The formula, written out, walks its input nine times, writes six maps and keeps four of them for backward. Here a block
+is read from memory once and written once, whatever is done to it in between; backward reads the input again instead of
+keeping maps.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+_BLOCK_BYTES = 1 << 20  # of the map, in its computing dtype; see `timm-attn benchmark`
+
+
+def rows_of(x: Tensor) -> Tensor | None:
+    """A map as (rows, pixels, channels of a row) without a copy, or None if its layout allows no such view.
+
+    (N, C, H, W) in contiguous memory is (N * C, H * W, 1), in channels_last (N, H * W, C).
+    """
+    n, c, h, w = x.shape
+    if x.is_contiguous():
+        return x.view(n * c, h * w, 1)
+    if x.is_contiguous(memory_format=torch.channels_last):
+        return x.permute(0, 2, 3, 1).view(n, h * w, c)
+    return None
+
+
+def map_of(x: Tensor, rows: Tensor) -> Tensor:
+    """The map of rows, laid out as x: the inverse of rows_of."""
+    n, c, h, w = x.shape
+    return rows.view(n, c, h, w) if x.is_contiguous() else rows.view(n, h, w, c).permute(0, 3, 1, 2)
+
+
+def _blocks(rows: Tensor, dtype: torch.dtype) -> Iterator[slice]:
+    """Slices of rows of about _BLOCK_BYTES; one of all of them where there is no such cache."""
+    bytes_of_row = rows.shape[1] * rows.shape[2] * dtype.itemsize
+    step = max(1, _BLOCK_BYTES // bytes_of_row) if rows.device.type == 'cpu' else len(rows)
+    for start in range(0, len(rows), step):
+        yield slice(start, start + step)
+
+
+def _computing_dtype(x: Tensor) -> torch.dtype:
+    return torch.float32 if x.dtype in (torch.float16, torch.bfloat16) else x.dtype
+
+
+def forward_in_blocks(rows: Tensor, e_lambda: float) -> tuple[Tensor, Tensor, Tensor]:
+    """SimAM of rows, and for backward each channel's mean and 1 / (4 (var + lambda)), (rows, 1, channels)."""
+    dtype, pixels = _computing_dtype(rows), rows.shape[1]
+    out = torch.empty_like(rows)
+    mean, scale = (torch.empty(len(rows), 1, rows.shape[2], dtype=dtype, device=rows.device) for _ in range(2))
+    for block in _blocks(rows, dtype):
+        x = rows[block].to(dtype)
+        weights = out[block] if out.dtype == dtype else torch.empty_like(x)
+        torch.mean(x, dim=1, keepdim=True, out=mean[block])
+        torch.sub(x, mean[block], out=weights)
+        weights.square_()
+        torch.sum(weights, dim=1, keepdim=True, out=scale[block])
+        scale[block].div_(max(pixels - 1, 1)).add_(e_lambda).mul_(4).reciprocal_()
+        weights.mul_(scale[block]).add_(0.5).sigmoid_().mul_(x)
+        if out.dtype != dtype:
+            out[block] = weights
+    return out, mean, scale
+
+
+def backward_in_blocks(grad: Tensor, rows: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
+    """The gradient of SimAM's input.
+
+    With d = x - mean, a = scale, s = sigmoid(a d^2 + 1/2) and q = grad x s (1 - s):
+    grad s + 2 a (q d - mean(q d)) - 8 a^2 sum(q d^2) / (M - 1) d.
+    """
+    dtype, pixels = mean.dtype, rows.shape[1]
+    out = torch.empty_like(rows)
+    for block in _blocks(rows, dtype):
+        x, g, a = rows[block].to(dtype), grad[block].to(dtype), scale[block]
+        d = x - mean[block]
+        s = d.square().mul_(a).add_(0.5).sigmoid_()
+        q = s.square().neg_().add_(s).mul_(x).mul_(g)
+        total = s.mul_(g)
+        q.mul_(d).mul_(2 * a)
+        total.add_(q).sub_(q.mean(dim=1, keepdim=True))
+        pull = q.mul_(d).sum(dim=1, keepdim=True).mul_(4 * a / max(pixels - 1, 1))
+        out[block] = total.sub_(d.mul_(pull))
+    return out
