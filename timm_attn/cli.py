@@ -3,8 +3,12 @@
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from timm_attn.training.recipe import Recipe
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -52,10 +56,42 @@ def _paper(args: argparse.Namespace) -> None:
 
 
 def _train(args: argparse.Namespace) -> None:
-    from timm_attn.training.recipe import load_recipe
     from timm_attn.training.runner import train
 
-    print(train(load_recipe(args.config), args.model, args.data_dir, args.output))
+    weights = train(
+        _recipe(args), args.model, args.data_dir, args.output, resume=args.resume, head_only=args.freeze,
+        skip_unreadable=args.unreadable == 'skip', tensorboard=args.tensorboard, confusion_matrix=args.confusion,
+    )  # fmt: skip
+    if not int(os.environ.get('RANK', '0')):  # of torchrun's processes the first alone prints
+        print(weights)
+
+
+def _validate(args: argparse.Namespace) -> None:
+    from timm_attn.training.validate import validate
+
+    metrics = validate(
+        args.model, args.data_dir, weights=args.checkpoint, recipe=_recipe(args) if args.config else None,
+        split=args.split, workers=args.workers, device=args.device, skip_unreadable=args.unreadable == 'skip',
+    )  # fmt: skip
+    if not int(os.environ.get('RANK', '0')):
+        print(', '.join(f'{name} {value:.6g}' for name, value in metrics.items()))
+
+
+def _recipe(args: argparse.Namespace) -> 'Recipe':
+    import yaml
+
+    from timm_attn.training.recipe import load_recipe
+
+    changes: dict[str, Any] = {}
+    for change in args.set:
+        key, equals, value = change.partition('=')
+        if not equals:
+            raise ValueError(f'--set takes KEY=VALUE, but got {change!r}.')
+        changes[key] = yaml.safe_load(value)
+    for key in ('seed', 'device'):
+        if getattr(args, key, None) is not None:
+            changes[key] = getattr(args, key)
+    return load_recipe(args.config, changes)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -84,13 +120,33 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument('--format', choices=('md', 'json', 'csv'), default='md')
     verb.set_defaults(run=_paper)
 
-    verb = verbs.add_parser('train', help='train a model by a recipe')
-    verb.add_argument('--config', required=True, help="a recipe's name, or a YAML file in timm's vocabulary")
+    verb = _on_images(verbs, 'train', 'train a model by a recipe', _train)
+    verb.add_argument('--output', type=Path, required=True)
+    verb.add_argument('--resume', action='store_true', help='go on where the run in --output ended')
+    verb.add_argument('--seed', type=int, help="instead of the recipe's")
+    verb.add_argument('--freeze', action='store_true', help='train the classifier alone')
+    verb.add_argument('--tensorboard', action='store_true')
+    verb.add_argument('--confusion', action='store_true', help='draw confusion.png at the end')
+
+    verb = _on_images(verbs, 'validate', 'the accuracy of a model on a folder of images', _validate)
+    verb.add_argument('--checkpoint', type=Path, help='.safetensors or .pth.tar; default: the pretrained weights')
+    verb.add_argument('--split', help="default: the recipe's, or validation")
+    verb.add_argument('--workers', type=int, default=0)
+    return parser
+
+
+def _on_images(verbs: Any, name: str, what: str, run: Callable[[argparse.Namespace], None]) -> argparse.ArgumentParser:
+    """A verb that reads images by a recipe."""
+    verb: argparse.ArgumentParser = verbs.add_parser(name, help=what)
+    config = "a recipe's name, or a YAML file in timm's vocabulary"
+    verb.add_argument('--config', required=name != 'validate', help=config)
+    verb.add_argument('--set', nargs='+', default=[], metavar='KEY=VALUE', help='values of the recipe to change')
     verb.add_argument('--model', required=True)
     verb.add_argument('--data-dir', type=Path, required=True)
-    verb.add_argument('--output', type=Path, required=True)
-    verb.set_defaults(run=_train)
-    return parser
+    verb.add_argument('--device', help='such as cpu or cuda; default: a GPU if there is one')
+    verb.add_argument('--unreadable', choices=('stop', 'skip'), default='stop', help='what a broken image file does')
+    verb.set_defaults(run=run)
+    return verb
 
 
 if __name__ == '__main__':
