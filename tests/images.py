@@ -3,10 +3,17 @@
 from pathlib import Path
 from typing import Any
 
+import timm
+import torch
+from torch import nn
+
 from timm_attn.data.fashion_mnist import CLASSES, FashionMNIST
 from timm_attn.training.recipe import Recipe
 
 MODEL = 'cifar_resnet20_simam'
+CONFIG: dict[str, Any] = dict(
+    input_size=(3, 16, 16), mean=(0.5,) * 3, std=(0.5,) * 3, interpolation='bilinear', crop_pct=1.0
+)
 
 
 def short(**changes: Any) -> Recipe:
@@ -28,3 +35,9 @@ def write_folders(root: Path, per_split: int = 100, classes: int = 10) -> Path:
             folder.mkdir(parents=True, exist_ok=True)
             images.image(i).save(folder / f'{i:04d}.png')
     return root
+
+
+def group_norm_net() -> nn.Module:
+    """A net without batch statistics, in which it does not matter how a batch is parted."""
+    torch.manual_seed(0)
+    return timm.create_model('resnet18_simam', num_classes=10, norm_layer='groupnorm')

@@ -14,7 +14,7 @@ import pytest
 import timm
 import torch
 import yaml
-from images import MODEL, short, write_folders
+from images import CONFIG, MODEL, group_norm_net, short, write_folders
 from safetensors.torch import load_file
 from test_data import ROOT
 from torch import Tensor, nn
@@ -205,17 +205,6 @@ def test_the_batches_are_known(changes: dict[str, Any], folders: Path) -> None:
         for _, labels in loader:
             batch = take_batch(loader)
             assert batch is not None and [samples[i][1] for i in batch] == labels.tolist()
-
-
-CONFIG: dict[str, Any] = dict(
-    input_size=(3, 16, 16), mean=(0.5,) * 3, std=(0.5,) * 3, interpolation='bilinear', crop_pct=1.0
-)
-
-
-def group_norm_net() -> nn.Module:
-    """A net without batch statistics, in which it does not matter how a batch is parted."""
-    torch.manual_seed(0)
-    return timm.create_model('resnet18_simam', num_classes=10, norm_layer='groupnorm')
 
 
 def after_an_epoch(loader: Any, recipe: Recipe) -> dict[str, Tensor]:
