@@ -148,7 +148,7 @@ def test_resume_of_something_else(folders: Path, finished: Path, tmp_path: Path)
 
     state = checkpoint.load(finished / 'last.pth.tar')
     put(state)
-    refused(r'trained by another recipe: batch_size \(20, now 10\), lr \(0.05, now 0.1\)', short(lr=0.1, batch_size=10))
+    refused(r'trained otherwise: batch_size \(20, now 10\), lr \(0.05, now 0.1\)', short(lr=0.1, batch_size=10))
     put({**state, 'arch': 'resnet18'})
     refused("is a checkpoint of 'resnet18', not of 'cifar_resnet20_simam'")
     put({**state, 'random': state['random'] * 2})

@@ -77,6 +77,25 @@ def _validate(args: argparse.Namespace) -> None:
         print(', '.join(f'{name} {value:.6g}' for name, value in metrics.items()))
 
 
+def _sweep(args: argparse.Namespace) -> None:
+    from timm_attn.training.sweep import sweep
+
+    primary = not int(os.environ.get('RANK', '0'))
+    rows = sweep(
+        _recipe(args), args.model, args.data_dir, args.output, attn_kwarg=args.attn_kwarg, values=args.values,
+        repeats=args.repeats, holdout=args.holdout, primary=primary,
+    )  # fmt: skip
+    for row in rows if primary else ():
+        spread = 'one run' if row['sd'] is None else f'sd {row["sd"]:.2f}, n = {row["n"]}'
+        print(f'{args.attn_kwarg} {row["value"]}: top-1 {row["mean"]:.2f} %, {spread}')
+
+
+def _curves(args: argparse.Namespace) -> None:
+    from timm_attn.training.curves import curves
+
+    curves(args.runs, args.output, args.metrics)
+
+
 def _recipe(args: argparse.Namespace) -> 'Recipe':
     import yaml
 
@@ -127,6 +146,19 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument('--freeze', action='store_true', help='train the classifier alone')
     verb.add_argument('--tensorboard', action='store_true')
     verb.add_argument('--confusion', action='store_true', help='draw confusion.png at the end')
+
+    verb = _on_images(verbs, 'sweep', 'search an option of the attention on a part of the training images', _sweep)
+    verb.add_argument('--output', type=Path, required=True)
+    verb.add_argument('--attn-kwarg', required=True, help='such as e_lambda, reduction, dilation or kernel_size')
+    verb.add_argument('--values', nargs='+', required=True)
+    verb.add_argument('--repeats', type=int, default=5, help='runs a value, each with its seed; default: %(default)s')
+    verb.add_argument('--holdout', type=int, default=5000, help='training images kept for validation; default: 5000')
+
+    verb = verbs.add_parser('curves', help='the training and validation curves of runs in one picture')
+    verb.add_argument('runs', nargs='+', type=Path, help='the --output of a training')
+    verb.add_argument('--output', type=Path, default=Path('curves.png'), help='default: %(default)s')
+    verb.add_argument('--metrics', nargs='+', choices=('loss', 'top1', 'top5'), default=['top1', 'top5'])
+    verb.set_defaults(run=_curves)
 
     verb = _on_images(verbs, 'validate', 'the accuracy of a model on a folder of images', _validate)
     verb.add_argument('--checkpoint', type=Path, help='.safetensors or .pth.tar; default: the pretrained weights')

@@ -39,10 +39,12 @@ def set_random_states(states: Mapping[str, Any], device: torch.device) -> None:
         torch.cuda.set_rng_state(states['cuda'], device)
 
 
-def state_of(engine: Engine, epoch: int, model_name: str, rows: list[dict[str, Any]]) -> dict[str, Any]:
+def state_of(
+    engine: Engine, epoch: int, model_name: str, rows: list[dict[str, Any]], options: Mapping[str, Any]
+) -> dict[str, Any]:
     """The state after an epoch (-1: before the first); every process must call this."""
     state: dict[str, Any] = dict(
-        epoch=epoch, arch=model_name, version=2, rows=rows, recipe=vars(engine.recipe),
+        epoch=epoch, arch=model_name, version=2, rows=rows, recipe=vars(engine.recipe), options=dict(options),
         random=engine.processes.gather(random_states(engine.processes.device)),
         optimizer=engine.optimizer.state_dict(),
         **engine.task.get_checkpoint_state(),
@@ -53,7 +55,7 @@ def state_of(engine: Engine, epoch: int, model_name: str, rows: list[dict[str, A
     return state
 
 
-def restore(engine: Engine, state: Mapping[str, Any], model_name: str, path: Path) -> None:
+def restore(engine: Engine, state: Mapping[str, Any], model_name: str, options: Mapping[str, Any], path: Path) -> None:
     """Puts an engine into a state.
 
     Raises:
@@ -63,10 +65,10 @@ def restore(engine: Engine, state: Mapping[str, Any], model_name: str, path: Pat
         raise ValueError(f'{path} is a checkpoint of {state.get("arch")!r}, not of {model_name!r}.')
     if 'random' not in state or 'recipe' not in state:
         raise ValueError(f'{path} was not written by this runner: it has no random states, so it cannot go on exactly.')
-    ours, theirs = vars(engine.recipe), state['recipe']
+    ours, theirs = {**vars(engine.recipe), **options}, {**state['recipe'], **state['options']}
     differing = [f'{key} ({theirs.get(key)!r}, now {ours[key]!r})' for key in ours if theirs.get(key) != ours[key]]
     if differing:
-        raise ValueError(f'{path} was trained by another recipe: {", ".join(differing)}.')
+        raise ValueError(f'{path} was trained otherwise: {", ".join(differing)}.')
     if len(state['random']) != engine.processes.count:
         raise ValueError(f'{path} is of {len(state["random"])} processes, but there are {engine.processes.count} now.')
     engine.task.load_checkpoint_state(state['state_dict'])

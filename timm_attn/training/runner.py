@@ -63,9 +63,10 @@ def train(
         random_seed(recipe.seed, processes.rank)
         engine, tests, classes = _prepare(recipe, model_name, data_dir, processes, head_only, holdout, skip_unreadable)
         output.mkdir(parents=True, exist_ok=True)
-        rows, epochs = _resumed(engine, model_name, output / LAST)
+        options = dict(head_only=head_only, holdout=holdout)  # what a resumed run must repeat, beside its recipe
+        rows, epochs = _resumed(engine, model_name, options, output / LAST)
         writer = open_tensorboard(output / 'tensorboard', len(rows) + 1) if tensorboard and processes.primary else None
-        _run(engine, epochs, tests, model_name, output, rows, writer)
+        _run(engine, epochs, tests, model_name, options, output, rows, writer)
         if confusion_matrix:
             counts = confusion(engine.model, tests, len(classes), processes)
             if processes.primary:
@@ -101,12 +102,14 @@ def _prepare(
     return Engine(model, loader, recipe, processes, head_only), tests, names
 
 
-def _resumed(engine: Engine, model_name: str, last: Path) -> tuple[list[dict[str, Any]], range]:
+def _resumed(
+    engine: Engine, model_name: str, options: Mapping[str, Any], last: Path
+) -> tuple[list[dict[str, Any]], range]:
     """The rows of the epochs that a checkpoint has, into whose state it puts the engine, and the epochs left."""
     if not last.exists():
         return [], engine.epochs
     state = checkpoint.load(last)
-    checkpoint.restore(engine, state, model_name, last)
+    checkpoint.restore(engine, state, model_name, options, last)
     return state['rows'], range(state['epoch'] + 1, engine.epochs.stop)
 
 
@@ -114,21 +117,25 @@ def build(model_name: str, recipe: Recipe, classes: list[str] | None) -> nn.Modu
     """The model of a recipe, as timm's train.py builds it.
 
     Raises:
-        ValueError: there is no such model, or the recipe has another number of classes than the images.
+        ValueError: the recipe has another number of classes than the images, or options that the model lacks.
+        RuntimeError: there is no such model.
     """
     if recipe.num_classes is not None and classes is not None and len(classes) != recipe.num_classes:
         raise ValueError(
             f'The recipe has num_classes {recipe.num_classes}, but the images have {len(classes)} classes: '
             f'{", ".join(classes[:10])}{", ..." if len(classes) > 10 else ""}.'
         )
-    return timm.create_model(
-        model_name,
-        pretrained=recipe.pretrained,
-        in_chans=recipe.input_size[0] if recipe.input_size else 3,
-        num_classes=recipe.num_classes or (len(classes) if classes else None),
-        drop_rate=recipe.drop,
-        **recipe.model_kwargs,
-    )
+    try:
+        return timm.create_model(
+            model_name,
+            pretrained=recipe.pretrained,
+            in_chans=recipe.input_size[0] if recipe.input_size else 3,
+            num_classes=recipe.num_classes or (len(classes) if classes else None),
+            drop_rate=recipe.drop,
+            **recipe.model_kwargs,
+        )
+    except TypeError as error:
+        raise ValueError(f'{model_name!r} cannot be built with model_kwargs {recipe.model_kwargs}: {error}') from error
 
 
 def _run(
@@ -136,6 +143,7 @@ def _run(
     epochs: range,
     tests: Loader,
     model_name: str,
+    options: Mapping[str, Any],
     output: Path,
     rows: list[dict[str, Any]],
     writer: Any,
@@ -144,7 +152,7 @@ def _run(
     last, primary = output / LAST, engine.processes.primary
 
     def save_state(epoch: int) -> None:
-        state = checkpoint.state_of(engine, epoch, model_name, rows)
+        state = checkpoint.state_of(engine, epoch, model_name, rows, options)
         if primary:
             checkpoint.save(last, state)
 
@@ -167,6 +175,7 @@ def _run(
         raise RuntimeError(f'Interrupted. {_kept(last, rows)}; --resume goes on from there.') from None
     if primary:
         _write_weights(output, engine)
+    engine.processes.gather(None)  # until all is written
 
 
 def _tested(engine: Engine, tests: Loader) -> dict[str, float]:

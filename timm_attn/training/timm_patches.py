@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from timm.data import transforms_factory
 from timm.task import ClassificationTask
-from torchvision import transforms  # type: ignore[import-untyped]
+from torchvision import transforms
 
 
 def _with_padding(original: Callable[..., Any]) -> Callable[..., Any]:
