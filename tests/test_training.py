@@ -1,8 +1,10 @@
 """The runner on real images: it learns, repeats itself bit for bit, and goes on exactly where it was interrupted."""
 
 import csv
+import os
 import random
 import resource
+import signal
 import subprocess
 import sys
 import time
@@ -97,7 +99,7 @@ def test_ctrl_c_and_resume(changes: dict[str, Any], folders: Path, tmp_path: Pat
         nonlocal seen
         seen += 1
         if seen == 8:  # in the second epoch
-            raise KeyboardInterrupt
+            os.kill(os.getpid(), signal.SIGINT)
         return step(*args)
 
     with monkeypatch.context() as patch:

@@ -80,12 +80,11 @@ def _validate(args: argparse.Namespace) -> None:
 def _sweep(args: argparse.Namespace) -> None:
     from timm_attn.training.sweep import sweep
 
-    primary = not int(os.environ.get('RANK', '0'))
     rows = sweep(
         _recipe(args), args.model, args.data_dir, args.output, attn_kwarg=args.attn_kwarg, values=args.values,
-        repeats=args.repeats, holdout=args.holdout, primary=primary,
+        repeats=args.repeats, holdout=args.holdout,
     )  # fmt: skip
-    for row in rows if primary else ():
+    for row in () if int(os.environ.get('RANK', '0')) else rows:
         spread = 'one run' if row['sd'] is None else f'sd {row["sd"]:.2f}, n = {row["n"]}'
         print(f'{args.attn_kwarg} {row["value"]}: top-1 {row["mean"]:.2f} %, {spread}')
 

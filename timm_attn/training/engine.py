@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from functools import partial
 from typing import Any
@@ -59,13 +59,16 @@ class Engine:
             self.task.compile(backend=recipe.torchcompile)
         if processes.count > 1:
             ids = [device] if device.type == 'cuda' else None
-            self.task.prepare_distributed(device_ids=ids, broadcast_buffers=not recipe.no_ddp_bb)
+            # torch deprecates the argument without a substitute for False
+            options = dict(broadcast_buffers=False) if recipe.no_ddp_bb else {}
+            self.task.prepare_distributed(device_ids=ids, **options)
         self.autocast: Any = nullcontext
         self.scaler = None
         if recipe.amp:
             self.autocast = partial(torch.autocast, device.type, dtype=getattr(torch, recipe.amp_dtype))
             if device.type == 'cuda' and recipe.amp_dtype == 'float16':
                 self.scaler = NativeScaler(device=device.type)
+        self.interrupted: Callable[[], bool] = lambda: False  # asked before each step
         self.updates = -(-len(loader) // recipe.grad_accum_steps)  # an epoch
         self.scheduler, self.epochs = make_scheduler(self.optimizer, recipe, self.updates)
 
@@ -88,6 +91,8 @@ class Engine:
         update = epoch * self.updates
         self.optimizer.zero_grad()
         for step, (images, labels, share, is_update) in enumerate(self._grouped(bar)):
+            if self.interrupted():
+                raise KeyboardInterrupt
             batch = take_batch(self.loader)
             value, output = self._step(images, labels, share, is_update)
             if not math.isfinite(value):

@@ -41,11 +41,14 @@ class Processes:
 
 
 ALONE = Processes()
+_groups: list[Processes] = []  # none or one
 
 
 @contextmanager
 def joined(device: str | None = None) -> Iterator[Processes]:
     """This process's place for a while: alone, or in the group of torchrun (NCCL on GPUs, gloo on CPUs).
+
+    Within it, another call gives the same place: torchrun's processes can meet only once.
 
     Args:
         device: such as 'cpu' or 'cuda:1'; without one CUDA where there is a GPU.
@@ -53,6 +56,9 @@ def joined(device: str | None = None) -> Iterator[Processes]:
     Raises:
         RuntimeError: the device is not there.
     """
+    if _groups:
+        yield _groups[-1]
+        return
     has_cuda = torch.cuda.is_available()
     name = device or ('cuda' if has_cuda else 'cpu')
     if name.startswith('cuda') and not has_cuda:
@@ -62,8 +68,10 @@ def joined(device: str | None = None) -> Iterator[Processes]:
     if has_cuda:  # as train.py
         torch.backends.cuda.matmul.allow_tf32 = True
         torch.backends.cudnn.benchmark = True
+    _groups.append(Processes(place, found.rank, found.world_size))
     try:
-        yield Processes(place, found.rank, found.world_size)
+        yield _groups[-1]
     finally:
+        _groups.clear()
         if found.distributed:
             dist.destroy_process_group()

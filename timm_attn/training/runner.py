@@ -17,6 +17,7 @@ from timm_attn.training import checkpoint, data
 from timm_attn.training.confusion_picture import confusion_picture
 from timm_attn.training.engine import Engine, NonFiniteLossError
 from timm_attn.training.evaluate import confusion, evaluate
+from timm_attn.training.interrupt import noticing_ctrl_c
 from timm_attn.training.loaders import Loader, eval_loader, train_loader
 from timm_attn.training.logs import open_tensorboard, write_csv
 from timm_attn.training.processes import Processes, joined
@@ -66,7 +67,8 @@ def train(
         options = dict(head_only=head_only, holdout=holdout)  # what a resumed run must repeat, beside its recipe
         rows, epochs = _resumed(engine, model_name, options, output / LAST)
         writer = open_tensorboard(output / 'tensorboard', len(rows) + 1) if tensorboard and processes.primary else None
-        _run(engine, epochs, tests, model_name, options, output, rows, writer)
+        with noticing_ctrl_c() as engine.interrupted:
+            _run(engine, epochs, tests, model_name, options, output, rows, writer)
         if confusion_matrix:
             counts = confusion(engine.model, tests, len(classes), processes)
             if processes.primary:
