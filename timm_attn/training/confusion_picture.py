@@ -18,11 +18,12 @@ def confusion_picture(counts: npt.NDArray[np.integer[Any]], classes: Sequence[st
     numbered = n <= _NUMBERED
     cell, font = (36, ImageFont.load_default(13)) if numbered else (max(1, 900 // n), ImageFont.load_default(13))
     margin = 20 + (max(int(font.getlength(name)) for name in classes) if numbered else 0)
+    title = f'rows: true, columns: predicted; top-1 {100 * np.trace(counts) / max(int(counts.sum()), 1):.2f} %'
+    width = max(margin + n * cell + 20, int(font.getlength(title)) + 20)
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    accuracy = 100 * np.trace(counts) / max(int(counts.sum()), 1)
-    sheet = Image.new('RGB', (margin + n * cell + 20, 44 + n * cell + margin), 'white')
+    sheet = Image.new('RGB', (width, 44 + n * cell + margin), 'white')
     draw = ImageDraw.Draw(sheet)
-    draw.text((10, 12), f'true (rows) / predicted (columns); top-1 {accuracy:.2f} %', 'black', font)
+    draw.text((10, 12), title, 'black', font)
     sheet.paste(heat(shares).resize((n * cell, n * cell), Image.Resampling.NEAREST), (margin, 40))
     if numbered:
         for i, name in enumerate(classes):
