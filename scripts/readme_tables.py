@@ -9,10 +9,12 @@ from pathlib import Path
 import timm
 
 from timm_attn import ATTENTION, BACKBONES, paper
+from timm_attn.training.results import compare, load_results
 from timm_attn.weights import checkpoints
 from timm_attn.weights.fetch import fetchable
 
-README = Path(__file__).resolve().parents[1] / 'README.md'
+ROOT = Path(__file__).resolve().parents[1]
+README = ROOT / 'README.md'
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -53,18 +55,25 @@ def upstream_table() -> str:
     return table(['name', 'parameters', 'top-1 %', 'top-5 %', 'origin', 'licence', 'fetched by `import`'], rows)
 
 
+def family_table() -> str:
+    rows = compare(load_results(ROOT / 'results' / 'fashion_mnist'), 'cifar_resnet20')
+    return table(list(rows[0]), [list(row.values()) for row in rows])
+
+
 def paper_line() -> str:
     return f'> {paper.tables("md").splitlines()[-1]}'
 
 
 def main() -> int:
     text = new = README.read_text(encoding='utf-8')
-    for name, content in {
+    tables = {
         'zoo': zoo_table(),
         'checkpoints': checkpoint_table(),
         'upstream': upstream_table(),
+        'family': family_table(),
         'paper': paper_line(),
-    }.items():
+    }
+    for name, content in tables.items():
         between = rf'(<!-- {name} -->\n).*?(<!-- /{name} -->)'
         new, found = re.subn(between, lambda m, c=content: f'{m[1]}{c}\n{m[2]}', new, flags=re.S)
         if found != 1:

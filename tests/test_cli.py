@@ -84,3 +84,16 @@ def test_paper(capsys: pytest.CaptureFixture[str]) -> None:
     assert '| ECA-Net, R-18 | params | 11.148M | `resnet18_eca` 11,689,548 | ✓ |' in text
     assert text.rstrip().endswith('0 crossed')
     assert "Unknown table 'BAM 99'" in fail(capsys, 'paper', 'BAM 99')
+
+
+def test_training_verbs_refuse_in_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    common = ['--model', NAME, '--data-dir', tmp_path / 'gone', '--output', tmp_path / 'out']
+    assert "no recipe 'x'" in fail(capsys, 'train', '--config', 'x', *common)
+    assert 'no folder' in fail(capsys, 'train', '--config', 'finetune', '--device', 'cpu', *common)
+    assert '--set takes KEY=VALUE' in fail(capsys, 'train', '--config', 'finetune', '--set', 'epochs', *common)
+    assert "epochs: 'x'" in fail(capsys, 'train', '--config', 'finetune', '--set', 'epochs=x', *common)
+    assert 'no folder' in fail(capsys, 'validate', '--device', 'cpu', *common[:4])
+    assert 'There is no' in fail(capsys, 'curves', tmp_path, '--output', tmp_path / 'c.png')
+    values = ['--attn-kwarg', 'e_lambda', '--values', '1', '1']
+    assert 'different values' in fail(capsys, 'sweep', '--config', 'finetune', *common, *values)
+    assert not list(tmp_path.iterdir())

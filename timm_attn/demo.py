@@ -14,15 +14,16 @@ from timm_attn import weights
 from timm_attn.analysis import attention_maps
 from timm_attn.data.fashion_mnist import CLASSES, FashionMNIST
 from timm_attn.picture import Tile, contact_sheet
+from timm_attn.training.engine import Engine
 from timm_attn.training.evaluate import top1_on
 from timm_attn.training.loaders import train_loader
 from timm_attn.training.recipe import Recipe
-from timm_attn.training.runner import fit
 
 MODEL = 'cifar_resnet20_simam'
 SPLIT = 'test, bundled part'  # as the manifest calls the images that come with the package
 PICTURED = 8  # images on the picture, the first of as many classes
 FINE_TUNING = Recipe(
+    workers=0,
     batch_size=50,
     epochs=4,
     opt='momentum',
@@ -66,7 +67,9 @@ def fine_tune(model: nn.Module, test: FashionMNIST) -> None:
     model.reset_classifier(len(CLASSES))  # type: ignore[operator]
     print(f'   fresh head: top-1 {top1_on(model, test):.1f} %')
     loader = train_loader(FashionMNIST('train'), resolve_model_data_config(model), FINE_TUNING)
-    for row in fit(model, loader, FINE_TUNING):
+    engine = Engine(model, loader, FINE_TUNING)
+    for epoch in engine.epochs:
+        row = engine.epoch(epoch)
         print(f'   epoch {row["epoch"]}: loss {row["loss"]:.3f}, top-1 {top1_on(model, test):.1f} %')
 
 

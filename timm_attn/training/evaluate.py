@@ -1,13 +1,57 @@
-"""Top-1 accuracy of a model."""
+"""Accuracy and confusion of a model on images."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from timm.data import resolve_model_data_config
+from timm.task import ClassificationEvaluator, evaluation_sample_limit
 from torch import Tensor, nn
 
 from timm_attn.training.loaders import eval_loader
+from timm_attn.training.processes import ALONE, Processes
+
+
+@torch.inference_mode()
+def evaluate(
+    model: nn.Module,
+    loader: Any,
+    processes: Processes = ALONE,
+    autocast: Callable[[], Any] = nullcontext,
+    channels_last: bool = False,
+) -> dict[str, float]:
+    """Mean cross-entropy, top-1 and top-5 in % over all processes; the model is left in evaluation mode."""
+    evaluator = ClassificationEvaluator(processes.device, max_samples=evaluation_sample_limit(loader))
+    for output, labels in _outputs(model, loader, autocast, channels_last):
+        evaluator.update(output, labels)
+    metrics = evaluator.compute(distributed=processes.count > 1)
+    return {name: metrics[name] for name in ('loss', 'top1', 'top5')}
+
+
+@torch.inference_mode()
+def confusion(model: nn.Module, loader: Any, classes: int, processes: Processes = ALONE) -> Tensor:
+    """How many images of each class (row) were taken for each class (column), over all processes."""
+    counts, seen = torch.zeros(classes * classes, dtype=torch.int64), 0
+    limit = evaluation_sample_limit(loader)
+    for output, labels in _outputs(model, loader, nullcontext, False):
+        kept = len(labels) if limit is None else max(0, limit - seen)  # the rest repeats images of another process
+        pairs = labels[:kept] * classes + output[:kept].argmax(dim=1)
+        counts += torch.bincount(pairs.cpu(), minlength=len(counts))
+        seen += len(labels)
+    return processes.total(counts).cpu().view(classes, classes)
+
+
+def _outputs(
+    model: nn.Module, loader: Any, autocast: Callable[[], Any], channels_last: bool
+) -> Iterator[tuple[Tensor, Tensor]]:
+    model.eval()
+    for images, labels in loader:
+        if channels_last:
+            images = images.contiguous(memory_format=torch.channels_last)
+        with autocast():
+            output = model(images)
+        yield output, labels
 
 
 @torch.inference_mode()

@@ -1,36 +1,125 @@
-"""timm's loaders with the settings of a model's data config, on the CPU."""
+"""timm's loaders with the settings of a model's data config and a recipe."""
 
+from collections import deque
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 from timm.data import create_loader
 from timm.data.loader import PrefetchLoader
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, IterableDataset
 
+from timm_attn.training.processes import ALONE, Processes
 from timm_attn.training.recipe import Recipe
 
 Loader = PrefetchLoader | DataLoader[Any]
 _INPUT = ('input_size', 'mean', 'std', 'interpolation', 'crop_pct')
 
 
-def eval_loader(dataset: Any, data_config: dict[str, Any], batch_size: int = 250) -> Loader:
+class Recorded:
+    """A batch sampler that remembers the indices of the batches it handed out, until they are taken."""
+
+    def __init__(self, sampler: Any) -> None:
+        self.sampler = sampler
+        self.pending: deque[list[int]] = deque()
+
+    def __iter__(self) -> Iterator[Any]:
+        self.pending.clear()
+        for batch in self.sampler:
+            self.pending.append([i[0] if isinstance(i, tuple) else i for i in batch])  # pairs when sizes are scheduled
+            yield batch
+
+    def __len__(self) -> int:
+        return len(self.sampler)
+
+    def set_epoch(self, epoch: int) -> None:
+        """Tells the samplers below, which shuffle by it."""
+        samplers: list[Any] = [self.sampler, getattr(self.sampler, 'sampler', None)]
+        for sampler in samplers:
+            if hasattr(sampler, 'set_epoch'):
+                sampler.set_epoch(epoch)
+
+
+def eval_loader(
+    dataset: Any,
+    data_config: dict[str, Any],
+    batch_size: int = 250,
+    *,
+    workers: int = 0,
+    processes: Processes = ALONE,
+) -> Loader:
     """Every image once, resized, cropped and normalised as the model's cfg says."""
     settings = {k: data_config[k] for k in _INPUT}
-    return create_loader(dataset, batch_size=batch_size, **settings, **_SERIAL)
+    return create_loader(dataset, batch_size=batch_size, **settings, **_common(workers, processes))
 
 
-def train_loader(dataset: Any, data_config: dict[str, Any], recipe: Recipe) -> Loader:
-    """Shuffled batches, without the last partial one, under the recipe's augmentation."""
+def train_loader(dataset: Any, data_config: dict[str, Any], recipe: Recipe, processes: Processes = ALONE) -> Loader:
+    """Shuffled batches, without the last partial one, under the recipe's augmentation.
+
+    Raises:
+        ValueError: the images do not fill one batch.
+    """
     settings = {k: data_config[k] for k in ('input_size', 'mean', 'std')}
     augmentation: dict[str, Any] = dict(
+        no_aug=recipe.no_aug,
+        train_crop_mode=recipe.train_crop_mode,
         scale=recipe.scale,
         ratio=recipe.ratio,
         hflip=recipe.hflip,
         color_jitter=recipe.color_jitter,
-        interpolation=recipe.train_interpolation,
+        interpolation=data_config['interpolation'] if recipe.no_aug else recipe.train_interpolation,
     )
-    return create_loader(dataset, batch_size=recipe.batch_size, is_training=True, **settings, **augmentation, **_SERIAL)
+    loader = create_loader(
+        dataset,
+        batch_size=recipe.batch_size,
+        is_training=True,
+        input_size_choices=recipe.train_img_sizes,
+        batch_choice_seed=recipe.seed,
+        num_batches=recipe.train_batches_per_epoch,
+        pin_memory=recipe.pin_mem,
+        **settings,
+        **augmentation,
+        **_common(recipe.workers, processes),
+    )
+    if not len(loader):
+        batch = f'one batch of {recipe.batch_size} in each of {processes.count} processes'
+        raise ValueError(f'{len(dataset)} training images do not fill {batch}: lower the batch_size.')
+    if not isinstance(dataset, IterableDataset):
+        _record(loader)
+    return loader
 
 
-# Small images decode faster than a worker process could hand them over.
-_SERIAL: dict[str, Any] = dict(num_workers=0, persistent_workers=False, device=torch.device('cpu'))
+def set_epoch(loader: Any, epoch: int) -> None:
+    """Tells the parts of a loader that shuffle by the epoch."""
+    for part in (loader.dataset, loader.batch_sampler):
+        if hasattr(part, 'set_epoch'):
+            part.set_epoch(epoch)
+
+
+def take_batch(loader: Any) -> list[int] | None:
+    """The indices of the next batch in turn; None when the data is streamed."""
+    recorded = loader.batch_sampler
+    return recorded.pending.popleft() if isinstance(recorded, Recorded) else None
+
+
+def _record(loader: PrefetchLoader) -> None:
+    """Puts a recorder into timm's loader; torch lets a loader's sampler be chosen only when the loader is made."""
+    made = loader.loader
+    loader.loader = DataLoader(
+        made.dataset,
+        batch_sampler=Recorded(made.batch_sampler),
+        num_workers=made.num_workers,
+        collate_fn=made.collate_fn,
+        pin_memory=made.pin_memory,
+        worker_init_fn=made.worker_init_fn,
+    )
+
+
+def _common(workers: int, processes: Processes) -> dict[str, Any]:
+    # Workers that lived on would carry random states that no checkpoint holds.
+    return dict(
+        num_workers=workers,
+        persistent_workers=False,
+        device=torch.device(processes.device),
+        distributed=processes.count > 1,
+    )

@@ -1,22 +1,46 @@
 """A recipe: a YAML file in the vocabulary of timm's train.py."""
 
+import fnmatch
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from types import NoneType, UnionType
+from typing import Any, get_args, get_origin
 
 import yaml
 
 RECIPES = Path(__file__).resolve().parent / 'recipes'
 
+# Which recipe the paper of a model used: the first pattern that matches its name.
+_OF_MODEL = {
+    'cifar_*': 'simam_cifar100',
+    'mobilenetv2_eca': 'eca_mobilenetv2_in1k',
+    'mobilenetv2*': 'simam_mobilenetv2_in1k',
+    'wide_resnet*': 'bam_resnet_in1k',
+    '*res*_bam*': 'bam_resnet_in1k',
+    '*res*_eca': 'eca_resnet_in1k',
+    '*resn*': 'simam_resnet_in1k',
+}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """The keys of timm's train.py that the runner knows, with train.py's defaults; lr has none here."""
+    """The keys of timm's train.py that the runner knows, with train.py's defaults.
+
+    Three differ: lr must be given, without device the runner takes CUDA where there is a GPU, and without num_classes
+    it takes the classes of the training images.
+    """
 
     # data
     dataset: str = ''
+    dataset_download: bool = False
     train_split: str = 'train'
     val_split: str = 'validation'
+    train_num_samples: int | None = None
+    val_num_samples: int | None = None
+    class_map: str = ''
+    input_key: str | None = None
+    target_key: str | None = None
     num_classes: int | None = None
     input_size: list[int] | None = None
     mean: list[float] | None = None
@@ -24,7 +48,14 @@ class Recipe:
     interpolation: str = ''
     crop_pct: float | None = None
     batch_size: int = 128
+    validation_batch_size: int | None = None
+    train_img_sizes: list[int] | None = None
+    train_batches_per_epoch: int | None = None
+    workers: int = 4
+    pin_mem: bool = False
     # augmentation
+    no_aug: bool = False
+    train_crop_mode: str | None = None
     scale: list[float] = field(default_factory=lambda: [0.08, 1.0])
     ratio: list[float] = field(default_factory=lambda: [3 / 4, 4 / 3])
     hflip: float = 0.5
@@ -32,45 +63,125 @@ class Recipe:
     train_interpolation: str = 'random'
     smoothing: float = 0.1
     # model
+    pretrained: bool = False
     drop: float = 0.0
     model_kwargs: dict[str, Any] = field(default_factory=dict)
-    channels_last: bool = False
     # optimiser and schedule
     opt: str = 'sgd'
     opt_kwargs: dict[str, Any] = field(default_factory=dict)
     momentum: float = 0.9
     weight_decay: float = 2e-5
+    clip_grad: float | None = None
+    grad_accum_steps: int = 1
     lr: float
     sched: str = 'cosine'
+    sched_on_updates: bool = False
     epochs: int = 300
+    start_epoch: int | None = None
+    decay_milestones: list[int] = field(default_factory=lambda: [90, 180, 270])
     decay_epochs: float = 90
     decay_rate: float = 0.1
     warmup_epochs: int = 5
     warmup_lr: float = 1e-5
+    cooldown_epochs: int = 0
     min_lr: float = 0.0
+    # moving average of the weights
+    model_ema: bool = False
+    model_ema_decay: float = 0.9998
+    model_ema_warmup: bool = False
     # run
     seed: int = 42
+    device: str | None = None
     device_modules: list[str] = field(default_factory=list)
+    channels_last: bool = False
+    amp: bool = False
+    amp_dtype: str = 'float16'
+    torchcompile: str | None = None
+    dist_bn: str = 'reduce'
+    sync_bn: bool = False
+    no_ddp_bb: bool = False
 
 
-def load_recipe(name_or_path: str) -> Recipe:
-    """A recipe of the package by its name, or any YAML file.
+# Values of keys whose type alone does not say what is valid.
+_CHOICES: dict[str, tuple[str, ...]] = {
+    'amp_dtype': ('float16', 'bfloat16'),
+    'dist_bn': ('', 'broadcast', 'reduce'),
+    # not plateau: its state would be lost in a checkpoint
+    'sched': ('cosine', 'step', 'multistep', 'poly', 'tanh', 'constant'),
+}
+_AT_LEAST_ONE = ('batch_size', 'epochs', 'grad_accum_steps', 'validation_batch_size')
+
+
+def load_recipe(name_or_path: str, changes: Mapping[str, Any] | None = None) -> Recipe:
+    """A recipe of the package by its name, or any YAML file, with some of its values changed.
 
     Raises:
         FileNotFoundError: neither exists.
-        ValueError: it has a key that the runner does not know, or no lr.
+        ValueError: it has a key that the runner does not know, no lr, or a value of another type.
     """
     bundled = RECIPES / f'{name_or_path}.yaml'
     path = bundled if bundled.is_file() else Path(name_or_path)
     if not path.is_file():
         have = ', '.join(sorted(p.stem for p in RECIPES.glob('*.yaml')))
         raise FileNotFoundError(f'There is no recipe {name_or_path!r}: name a YAML file or one of {have}.')
-    values = yaml.safe_load(path.read_text(encoding='utf-8'))
+    try:
+        values = yaml.safe_load(path.read_text(encoding='utf-8'))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f'The recipe {path} is not YAML: {error}.') from error
     if not isinstance(values, dict):
         raise ValueError(f'The recipe {path} must be a mapping of keys to values.')
-    unknown = sorted(set(values) - {f.name for f in fields(Recipe)})
+    return recipe_of({**values, **(changes or {})}, f'The recipe {path}')
+
+
+def recipe_of(values: Mapping[str, Any], source: str) -> Recipe:
+    """The recipe of some keys and values; errors begin with their source."""
+    known = {f.name: f.type for f in fields(Recipe)}
+    unknown = sorted(set(values) - set(known))
     if unknown:
-        raise ValueError(f'The recipe {path} has keys that the runner does not know: {", ".join(unknown)}.')
+        raise ValueError(f'{source} has keys that the runner does not know: {", ".join(unknown)}.')
     if 'lr' not in values:
-        raise ValueError(f'The recipe {path} has no lr.')
+        raise ValueError(f'{source} has no lr.')
+    for key, value in values.items():
+        if not _fits(value, known[key]):
+            hint = ' (YAML reads 1e-3 as a text: write 1.0e-3)' if isinstance(value, str) else ''
+            raise ValueError(f'{source} has {key}: {value!r}, but it must be {_words(known[key])}{hint}.')
+        if value not in _CHOICES.get(key, (value,)):
+            raise ValueError(
+                f'{source} has {key}: {value!r}, but it must be one of {", ".join(map(repr, _CHOICES[key]))}.'
+            )
+        if key in _AT_LEAST_ONE and value is not None and value < 1:
+            raise ValueError(f'{source} has {key}: {value}, but it must be at least 1.')
     return Recipe(**values)
+
+
+def recipe_for(model_name: str) -> str:
+    """The name of the recipe with which the paper of a model trained it.
+
+    Raises:
+        ValueError: no paper's recipe is for that model.
+    """
+    for pattern, recipe in _OF_MODEL.items():
+        if fnmatch.fnmatch(model_name, pattern):
+            return recipe
+    raise ValueError(f'No paper says how it trained {model_name!r}; choose a recipe yourself with --config.')
+
+
+def _fits(value: Any, kind: Any) -> bool:
+    if isinstance(kind, UnionType):
+        return any(_fits(value, k) for k in get_args(kind))
+    if get_origin(kind) is list:
+        return isinstance(value, list) and all(_fits(v, get_args(kind)[0]) for v in value)
+    if get_origin(kind) is dict:
+        return isinstance(value, dict)
+    if kind in (int, float):
+        return isinstance(value, (int, kind)) and not isinstance(value, bool)
+    return isinstance(value, kind)
+
+
+def _words(kind: Any) -> str:
+    if isinstance(kind, UnionType):
+        return ' or '.join(_words(k) for k in get_args(kind))
+    names = {int: 'an integer', float: 'a number', str: 'a text', bool: 'true or false', NoneType: 'null'}
+    return names.get(kind) or (
+        'a mapping' if get_origin(kind) is dict else f'a list, each item {_words(get_args(kind)[0])}'
+    )

@@ -1,86 +1,222 @@
-"""The training loop of a recipe over timm's data, optimisers, schedulers and task."""
+"""A recipe from the first image to the last epoch's weights."""
 
-import csv
-import os
-import time
-from collections.abc import Iterator
+import importlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import timm
 import torch
-from safetensors.torch import save_file
-from timm.data import create_dataset, resolve_data_config
-from timm.optim import create_optimizer_v2, optimizer_kwargs
-from timm.scheduler import create_scheduler_v2
-from timm.scheduler.scheduler_factory import scheduler_kwargs
-from timm.task import ClassificationTask
+import yaml
+from safetensors.torch import save
+from timm.data import resolve_data_config
 from timm.utils import random_seed
-from torch import nn
-from tqdm import tqdm
+from torch import Tensor, nn
 
-from timm_attn.training.evaluate import top1
+from timm_attn.training import checkpoint, data
+from timm_attn.training.confusion_picture import confusion_picture
+from timm_attn.training.engine import Engine, NonFiniteLossError
+from timm_attn.training.evaluate import confusion, evaluate
+from timm_attn.training.interrupt import noticing_ctrl_c
 from timm_attn.training.loaders import Loader, eval_loader, train_loader
+from timm_attn.training.logs import open_tensorboard, write_csv
+from timm_attn.training.processes import Processes, joined
 from timm_attn.training.recipe import Recipe
 
-
-def fit(model: nn.Module, loader: Loader, recipe: Recipe) -> Iterator[dict[str, Any]]:
-    """Trains the model in place; after each epoch yields its number, mean loss, last learning rate and seconds."""
-    optimizer = create_optimizer_v2(model, **optimizer_kwargs(recipe), **recipe.opt_kwargs)
-    scheduler, epochs = create_scheduler_v2(optimizer, **scheduler_kwargs(recipe), updates_per_epoch=len(loader))
-    device = next(model.parameters()).device
-    task = ClassificationTask(model, criterion_kwargs=dict(smoothing=recipe.smoothing), device=device, verbose=False)
-    for epoch in range(epochs):
-        start, losses = time.perf_counter(), 0.0
-        task.train()
-        lr = optimizer.param_groups[0]['lr']
-        for images, labels in (bar := tqdm(loader, desc=f'epoch {epoch + 1}/{epochs}', leave=False)):
-            if recipe.channels_last:
-                images = images.contiguous(memory_format=torch.channels_last)
-            loss = task(images, labels)['loss']
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            losses += loss.item()
-            bar.set_postfix(loss=f'{loss.item():.3f}', refresh=False)
-        scheduler.step(epoch + 1)
-        seconds = round(time.perf_counter() - start, 1)
-        yield dict(epoch=epoch + 1, lr=lr, loss=losses / len(loader), seconds=seconds)
+LAST = 'last.pth.tar'  # timm's name
 
 
-def train(recipe: Recipe, model_name: str, data_dir: Path, output: Path) -> Path:
-    """Trains a model from scratch and returns the file of its last epoch's weights.
+def train(
+    recipe: Recipe,
+    model_name: str,
+    data_dir: Path,
+    output: Path,
+    *,
+    resume: bool = False,
+    head_only: bool = False,
+    holdout: int = 0,
+    skip_unreadable: bool = False,
+    tensorboard: bool = False,
+    confusion_matrix: bool = False,
+) -> Path:
+    """Trains a model and returns the file of its last epoch's weights; under torchrun every process calls this.
 
     Args:
         data_dir: the folder in which the recipe's splits lie, as timm's create_dataset takes them.
-        output: gets summary.csv, a row an epoch, and last.safetensors; each file appears only when complete.
+        output: gets summary.csv, a row an epoch, last.pth.tar, from which the run can go on, last.safetensors, and what
+            else is asked for; each file appears only when complete.
+        resume: go on where output/last.pth.tar ends, exactly, or begin if there is none.
+        head_only: train the classifier alone, with the norms of the rest as they are.
+        holdout: validate on that many images of the training split, without which it is trained, instead of on the
+            validation split.
+        skip_unreadable: take another image in the place of one that cannot be read, and count it.
+        confusion_matrix: draw the last epoch's confusion.png.
+
+    Raises:
+        ValueError: the recipe, the data and the checkpoint do not fit together, or an image cannot be read.
+        RuntimeError: a loss is not finite, there is no space, or it was interrupted; last.pth.tar is kept.
     """
-    random_seed(recipe.seed)
-    model = timm.create_model(model_name, num_classes=recipe.num_classes, drop_rate=recipe.drop, **recipe.model_kwargs)
-    if recipe.channels_last:
-        model = model.to(memory_format=torch.channels_last)
-    data_config = resolve_data_config(vars(recipe), model=model)
+    for module in recipe.device_modules:
+        importlib.import_module(module)
+    if (output / LAST).exists() and not resume:
+        raise ValueError(f'{output} already has a run: go on with --resume, or choose another --output.')
+    with joined(recipe.device) as processes:
+        random_seed(recipe.seed, processes.rank)
+        engine, tests, classes = _prepare(recipe, model_name, data_dir, processes, head_only, holdout, skip_unreadable)
+        output.mkdir(parents=True, exist_ok=True)
+        options = dict(head_only=head_only, holdout=holdout)  # what a resumed run must repeat, beside its recipe
+        rows, epochs = _resumed(engine, model_name, options, output / LAST)
+        writer = open_tensorboard(output / 'tensorboard', len(rows) + 1) if tensorboard and processes.primary else None
+        with noticing_ctrl_c() as engine.interrupted:
+            _run(engine, epochs, tests, model_name, options, output, rows, writer)
+        if confusion_matrix:
+            counts = confusion(engine.model, tests, len(classes), processes)
+            if processes.primary:
+                confusion_picture(counts.numpy(), classes).save(output / 'confusion.png')
+    return output / 'last.safetensors'
+
+
+def _prepare(
+    recipe: Recipe,
+    model_name: str,
+    data_dir: Path,
+    processes: Processes,
+    head_only: bool,
+    holdout: int,
+    skip_unreadable: bool,
+) -> tuple[Engine, Loader, list[str]]:
+    """What trains the model, the batches that test it, and the names of the classes."""
     trained_on, tested_on = (
-        create_dataset(recipe.dataset, root=str(data_dir), split=split, is_training=split == recipe.train_split)
-        for split in (recipe.train_split, recipe.val_split)
+        data.held_out(recipe, data_dir, holdout, skip_unreadable=skip_unreadable)
+        if holdout
+        else data.open_both(recipe, data_dir, skip_unreadable=skip_unreadable)
     )
-    tests = eval_loader(tested_on, data_config)
-    output.mkdir(parents=True, exist_ok=True)
-    rows: list[dict[str, Any]] = []
-    for row in fit(model, train_loader(trained_on, data_config, recipe), recipe):
-        rows.append({**row, 'top1': round(top1(model, tests), 2)})
-        print(', '.join(f'{k} {v:.4g}' for k, v in rows[-1].items()), flush=True)
-        _write_csv(output / 'summary.csv', rows)
-    weights = output / 'last.safetensors'
-    save_file({k: v.contiguous() for k, v in model.state_dict().items()}, f'{weights}.partial')
-    os.replace(f'{weights}.partial', weights)
-    return weights
+    classes = data.class_names(trained_on)
+    model: Any = build(model_name, recipe, classes)
+    model.to(device=processes.device)
+    if recipe.channels_last:
+        model.to(memory_format=torch.channels_last)
+    data_config = resolve_data_config(vars(recipe), model=model)
+    loader = train_loader(trained_on, data_config, recipe, processes)
+    batch_size = recipe.validation_batch_size or recipe.batch_size
+    tests = eval_loader(tested_on, data_config, batch_size, workers=recipe.workers, processes=processes)
+    names = classes or [str(i) for i in range(model.num_classes)]
+    return Engine(model, loader, recipe, processes, head_only), tests, names
 
 
-def _write_csv(path: Path, rows: list[dict[str, Any]]) -> None:
-    partial = path.with_suffix('.partial')
-    with partial.open('w', newline='', encoding='utf-8') as f:
-        writer = csv.DictWriter(f, fieldnames=list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-    os.replace(partial, path)
+def _resumed(
+    engine: Engine, model_name: str, options: Mapping[str, Any], last: Path
+) -> tuple[list[dict[str, Any]], range]:
+    """The rows of the epochs that a checkpoint has, into whose state it puts the engine, and the epochs left."""
+    if not last.exists():
+        return [], engine.epochs
+    state = checkpoint.load(last)
+    checkpoint.restore(engine, state, model_name, options, last)
+    return state['rows'], range(state['epoch'] + 1, engine.epochs.stop)
+
+
+def build(model_name: str, recipe: Recipe, classes: list[str] | None) -> nn.Module:
+    """The model of a recipe, as timm's train.py builds it.
+
+    Raises:
+        ValueError: the recipe has another number of classes than the images, or options that the model lacks.
+        RuntimeError: there is no such model.
+    """
+    if recipe.num_classes is not None and classes is not None and len(classes) != recipe.num_classes:
+        raise ValueError(
+            f'The recipe has num_classes {recipe.num_classes}, but the images have {len(classes)} classes: '
+            f'{", ".join(classes[:10])}{", ..." if len(classes) > 10 else ""}.'
+        )
+    try:
+        return timm.create_model(
+            model_name,
+            pretrained=recipe.pretrained,
+            in_chans=recipe.input_size[0] if recipe.input_size else 3,
+            num_classes=recipe.num_classes or (len(classes) if classes else None),
+            drop_rate=recipe.drop,
+            **recipe.model_kwargs,
+        )
+    except TypeError as error:
+        raise ValueError(f'{model_name!r} cannot be built with model_kwargs {recipe.model_kwargs}: {error}') from error
+
+
+def _run(
+    engine: Engine,
+    epochs: range,
+    tests: Loader,
+    model_name: str,
+    options: Mapping[str, Any],
+    output: Path,
+    rows: list[dict[str, Any]],
+    writer: Any,
+) -> None:
+    """Trains the epochs that are left, with a checkpoint after each, and one before the first of all."""
+    last, primary = output / LAST, engine.processes.primary
+
+    def save_state(epoch: int) -> None:
+        state = checkpoint.state_of(engine, epoch, model_name, rows, options)
+        if primary:
+            checkpoint.save(last, state)
+
+    if primary:
+        (output / 'recipe.yaml').write_text(yaml.safe_dump(vars(engine.recipe)))
+        if rows:  # a kill may have come between the checkpoint and the table
+            write_csv(output / 'summary.csv', rows)
+    try:
+        if not last.exists():
+            save_state(epochs.start - 1)
+        for epoch in epochs:
+            row = engine.epoch(epoch)
+            rows.append({**row, **_tested(engine, tests), **_skipped(engine, tests)})
+            save_state(epoch)
+            if primary:
+                _report(output, rows, writer)
+    except NonFiniteLossError as error:
+        raise NonFiniteLossError(f'{error} {_kept(last, rows)}.') from error
+    except KeyboardInterrupt:
+        raise RuntimeError(f'Interrupted. {_kept(last, rows)}; --resume goes on from there.') from None
+    if primary:
+        _write_weights(output, engine)
+    engine.processes.gather(None)  # until all is written
+
+
+def _tested(engine: Engine, tests: Loader) -> dict[str, float]:
+    """The validation metrics of an epoch, of the moving average too where there is one."""
+
+    def test(model: Any) -> dict[str, float]:
+        return evaluate(model, tests, engine.processes, engine.autocast, engine.recipe.channels_last)
+
+    metrics = test(engine.task.get_eval_model())
+    found = dict(val_loss=metrics['loss'], top1=round(metrics['top1'], 2), top5=round(metrics['top5'], 2))
+    if engine.task.has_ema():
+        found['top1_ema'] = round(test(engine.task.get_eval_model(ema=True))['top1'], 2)
+    return found
+
+
+def _skipped(engine: Engine, tests: Loader) -> dict[str, int]:
+    counts = [data.unreadable(getattr(loader.dataset, 'dataset', loader.dataset)) for loader in (engine.loader, tests)]
+    total = max(engine.processes.gather(sum(counts)))
+    return dict(unreadable=total)
+
+
+def _report(output: Path, rows: list[dict[str, Any]], writer: Any) -> None:
+    print(', '.join(f'{k} {v:.4g}' for k, v in rows[-1].items()), flush=True)
+    write_csv(output / 'summary.csv', rows)
+    if writer is not None:
+        for name, value in rows[-1].items():
+            writer.add_scalar(name, value, rows[-1]['epoch'])
+        writer.flush()
+
+
+def _kept(last: Path, rows: list[dict[str, Any]]) -> str:
+    return f'{last} has the run up to the end of epoch {rows[-1]["epoch"]}' if rows else f'{last} has its beginning'
+
+
+def _write_weights(output: Path, engine: Engine) -> None:
+    states: dict[str, Mapping[str, Tensor]] = {
+        **engine.task.get_checkpoint_state(),
+        **engine.task.get_checkpoint_state(ema=True),
+    }
+    for key, state in states.items():
+        name = 'last.safetensors' if key == 'state_dict' else 'last_ema.safetensors'
+        checkpoint.write_whole(output / name, save({k: v.cpu().contiguous() for k, v in state.items()}))

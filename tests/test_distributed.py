@@ -1,0 +1,88 @@
+"""Two processes on the CPU (gloo, torchrun) against one."""
+
+import csv
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+import torch
+from images import CONFIG, group_norm_net, short, write_folders
+from test_data import ROOT
+from torch.utils.data import DistributedSampler
+
+from timm_attn.data.fashion_mnist import FashionMNIST
+from timm_attn.training.data import Part
+from timm_attn.training.engine import Engine
+from timm_attn.training.loaders import eval_loader
+from timm_attn.training.validate import validate
+
+
+def images() -> Part:
+    return Part(FashionMNIST('train'), range(100))
+
+
+def torchrun(*command: object) -> str:
+    """Runs a command in two processes on this machine and returns what they print."""
+    paths = os.pathsep.join([str(ROOT), str(ROOT / 'tests'), os.environ.get('PYTHONPATH', '')])
+    launcher = [sys.executable, '-m', 'torch.distributed.run', '--nproc-per-node', '2', '--master-addr', '127.0.0.1']
+    port = ['--master-port', str(29500 + os.getpid() % 1000)]
+    done = subprocess.run(
+        [*launcher, *port, *map(str, command)],
+        cwd=ROOT, env={**os.environ, 'PYTHONPATH': paths, 'OMP_NUM_THREADS': '1'}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
+
+
+@pytest.fixture(scope='module')
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_folders(tmp_path_factory.mktemp('images'), 99)  # odd: the ranks' shares are filled up
+
+
+@pytest.fixture(scope='module')
+def ended(folders: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp('ddp')
+    torchrun(ROOT / 'tests' / 'ddp_worker.py', folders, out)
+    return out
+
+
+def states(folder: Path, name: str) -> Sequence[dict[str, torch.Tensor]]:
+    return [torch.load(folder / f'{name}{rank}.pt') for rank in range(2)]
+
+
+def test_two_processes_train_as_one(ended: Path) -> None:
+    order = list(DistributedSampler(images(), num_replicas=1, rank=0))  # its batches are the two processes' together
+    engine = Engine(group_norm_net(), eval_loader(Part(images(), order), CONFIG, 20), short(no_aug=True))
+    start = {k: v.clone() for k, v in engine.model.state_dict().items()}
+    engine.epoch(0)
+    assert engine.updates == 5
+    for ours in states(ended, 'five_steps'):
+        for key, single in engine.model.state_dict().items():
+            torch.testing.assert_close(ours[key], single, rtol=1e-5, atol=1e-5)
+        assert (ours['fc.weight'] - start['fc.weight']).abs().max() > 1e-3
+
+
+def test_nets_with_batch_norm_finish_and_the_ranks_agree(ended: Path, folders: Path) -> None:
+    first, second = states(ended, 'whole_run')
+    assert all(torch.equal(first[key], second[key]) for key in first)
+    assert any('running_mean' in key for key in first)
+    with open(ended / 'run' / 'summary.csv', newline='') as f:
+        table = list(csv.DictReader(f))
+    assert [row['epoch'] for row in table] == ['1', '2']
+    # 99 images over two processes: none is counted twice
+    alone = validate('cifar_resnet20_bam', folders, weights=ended / 'run' / 'last.pth.tar')
+    assert alone['top1'] == pytest.approx(float(table[1]['top1']), abs=0.006)
+
+
+def test_validate_in_two_processes(ended: Path, folders: Path) -> None:
+    weights = ended / 'run' / 'last.pth.tar'
+    out = torchrun(
+        '-m', 'timm_attn.cli', 'validate', '--model', 'cifar_resnet20_bam', '--data-dir', folders,
+        '--checkpoint', weights, '--device', 'cpu',
+    )  # fmt: skip
+    (line,) = out.splitlines()  # the first process alone prints
+    top1 = validate('cifar_resnet20_bam', folders, weights=weights)['top1']
+    assert f'top1 {top1:.6g},' in line and 'images 99' in line

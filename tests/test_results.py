@@ -1,0 +1,161 @@
+"""Statistics, result files and the table that they give; sweeps and curves."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from images import MODEL, short, write_folders
+from test_data import ROOT
+
+from timm_attn.training import plots, runner
+from timm_attn.training.curves import curves
+from timm_attn.training.results import Result, compare, load_results, save_result
+from timm_attn.training.statistics import Summary, summary, t_quantile, welch
+from timm_attn.training.sweep import sweep
+
+
+@pytest.mark.parametrize(
+    ('p', 'degrees', 'quantile'),
+    [(0.975, 1, 12.7062), (0.975, 2, 4.3027), (0.975, 4, 2.7764), (0.95, 10, 1.8125), (0.975, 1000, 1.9623)],
+)
+def test_quantiles_of_student(p: float, degrees: float, quantile: float) -> None:
+    assert t_quantile(p, degrees) == pytest.approx(quantile, abs=6e-5)
+
+
+def test_welch() -> None:
+    a, b = summary([27.5, 21.0, 19.0, 23.6, 17.0, 17.9]), summary([27.1, 22.0, 20.8, 23.4, 23.4, 23.5, 25.8, 22.0])
+    assert (a.n, a.mean, a.sd) == (6, pytest.approx(21.0), pytest.approx(3.9653, abs=1e-4))
+    # by hand: variances 15.724 / 6 and 4.2943 / 8, nu = 7.047, t = 2.361 (between 2.365 at 7 and 2.306 at 8)
+    assert welch(a, b) == pytest.approx((-6.696, 1.696), abs=3e-3)
+    assert welch(summary([1.0]), b) is None and welch(Summary(2, 1.0, 0.0), Summary(3, 2.0, 0.0)) is None
+
+
+RESULT = Result(
+    model='net', recipe='fashion_mnist', seed=0, epochs=12, dataset='Fashion-MNIST', split='test', images=10_000,
+    top1=93.0, hardware='1 core', command='timm-attn train ...', date='2026-11-21', torch='2.15.0', timm='1.0.31',
+)  # fmt: skip
+
+
+def results(**top1: list[float]) -> list[Result]:
+    return [replace(RESULT, model=m, seed=i, top1=v) for m, values in top1.items() for i, v in enumerate(values)]
+
+
+def test_the_table_says_what_a_difference_is_worth() -> None:
+    rows = compare(results(se=[93.5], eca=[93.0, 93.2, 93.4], net=[93.0, 93.1, 93.2], bam=[95.0, 95.1, 95.2]), 'net')
+    table = {row['model']: row for row in rows}
+    assert list(table) == ['`net`', '`se`', '`eca`', '`bam`']
+    assert table['`net`']['minus plain [95 %]'] == '' and table['`net`']['sd'] == '0.10'
+    assert table['`se`']['sd'] == '' and table['`se`']['seeds'] == 'n = 1'
+    assert table['`se`']['minus plain [95 %]'] == '+0.40, no interval: nothing can be said'
+    assert table['`eca`']['minus plain [95 %]'].endswith(', inside the noise')
+    assert table['`bam`']['minus plain [95 %]'] == '+2.00 [+1.77, +2.23]'
+    with pytest.raises(ValueError, match="no result of 'plain' to compare with, only of net"):
+        compare(results(net=[93.0]), 'plain')
+    with pytest.raises(ValueError, match='different trainings'):
+        compare([RESULT, replace(RESULT, seed=1, epochs=30)], 'net')
+
+
+def test_result_files(tmp_path: Path) -> None:
+    for result in results(net=[93.0, 93.1], se=[92.0]):
+        save_result(result, tmp_path)
+    assert [p.name for p in sorted(tmp_path.iterdir())] == ['net.seed0.json', 'net.seed1.json', 'se.seed0.json']
+    assert load_results(tmp_path) == results(net=[93.0, 93.1], se=[92.0])
+    (tmp_path / 'z.json').write_text('{"model": "x"}')
+    with pytest.raises(ValueError, match='z.json is not a result .*; it must have model, recipe, seed'):
+        load_results(tmp_path)
+
+
+def test_the_repository_s_results_are_of_one_training() -> None:
+    assert compare(load_results(ROOT / 'results' / 'fashion_mnist'), 'cifar_resnet20')
+
+
+@pytest.fixture(scope='module')
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_folders(tmp_path_factory.mktemp('images'), 60)
+
+
+def search(folders: Path, output: Path, **changes: Any) -> list[dict[str, Any]]:
+    options: dict[str, Any] = dict(attn_kwarg='e_lambda', values=['1e-4', '1e-1'], repeats=2, holdout=20)
+    return sweep(short(epochs=1), MODEL, folders, output, **{**options, **changes})
+
+
+def test_sweep(folders: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    pytest.importorskip('matplotlib')
+    opened, open_split = set(), runner.data.open_split
+
+    def seen(recipe: Any, data_dir: Path, split: str, **kwargs: Any) -> Any:
+        opened.add(split)
+        return open_split(recipe, data_dir, split, **kwargs)
+
+    monkeypatch.setattr(runner.data, 'open_split', seen)
+    rows = search(folders, tmp_path)
+    assert opened == {'train'}  # what a value is chosen by is never the validation split
+    assert [row['value'] for row in rows] == ['1e-4', '1e-1'] and {row['n'] for row in rows} == {2}
+    assert json.loads((tmp_path / 'sweep.json').read_text())['rows'] == rows
+    assert (tmp_path / 'sweep.png').read_bytes()[:4] == b'\x89PNG'
+    recipe = (tmp_path / 'e_lambda=1e-1' / 'seed4' / 'recipe.yaml').read_text()
+    assert 'e_lambda: 0.1\n' in recipe and 'seed: 4\n' in recipe
+    stamp = (tmp_path / 'e_lambda=1e-4' / 'seed3' / 'summary.csv').read_text()
+    assert search(folders, tmp_path) == rows  # what is finished is not trained again
+    assert (tmp_path / 'e_lambda=1e-4' / 'seed3' / 'summary.csv').read_text() == stamp
+    with pytest.raises(ValueError, match=r'trained otherwise: holdout \(20, now 30\)'):
+        search(folders, tmp_path, holdout=30)
+
+
+def test_sweep_refuses(folders: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    with pytest.raises(ValueError, match='different values and at least one repeat'):
+        search(folders, tmp_path, values=['1', '1'])
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, 'matplotlib', None)
+        with pytest.raises(RuntimeError, match=r"Pictures need matplotlib: pip install 'timm-attn\[plots\]'"):
+            search(folders, tmp_path)
+    monkeypatch.setattr(plots, 'pyplot', lambda: None)
+    with pytest.raises(ValueError, match="'cifar_resnet20_simam' cannot be built with model_kwargs .*no_such"):
+        search(folders, tmp_path, attn_kwarg='no_such')
+    assert not list(tmp_path.iterdir())
+
+
+CSV = {
+    'ours': 'epoch,loss,train_top1,train_top5,val_loss,top1,top5\n1,2,30,60,2,35,70\n2,1,40,70,2,45,80\n',
+    'timm': 'epoch,train_loss,eval_loss,eval_top1,eval_top5,lr\n0,2.0,2.1,33,66,0.1\n1,1.0,1.1,44,77,0.1\n',
+}  # fmt: skip
+
+
+def test_curves(tmp_path: Path, monkeypatch: Any) -> None:
+    for name, text in CSV.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / 'summary.csv').write_text(text)
+    drawn: dict[str, Any] = {}
+    with monkeypatch.context() as patch:
+        patch.setattr('timm_attn.training.curves.draw_curves', lambda path, runs, metrics: drawn.update(runs))
+        curves([tmp_path / 'ours', tmp_path / 'timm'], tmp_path / 'c.png', ['top1', 'loss'])
+    assert drawn['ours']['val_top1'] == [35, 45] and drawn['ours']['train_top1'] == [30, 40]
+    assert drawn['timm']['val_top1'] == [33, 44] and drawn['timm']['train_loss'] == [2, 1]
+    with pytest.raises(FileNotFoundError, match='There is no .*nothing/summary.csv'):
+        curves([tmp_path / 'nothing'], tmp_path / 'c.png')
+    (tmp_path / 'timm' / 'summary.csv').write_text('epoch,lr\n1,0.1\n')
+    with pytest.raises(ValueError, match='has no top1 and no top5, only epoch, lr'):
+        curves([tmp_path / 'timm'], tmp_path / 'c.png')
+    (tmp_path / 'timm' / 'summary.csv').write_text('epoch,top1\n1,x\n')
+    with pytest.raises(ValueError, match='is damaged'):
+        curves([tmp_path / 'timm'], tmp_path / 'c.png')
+    pytest.importorskip('matplotlib')
+    curves([tmp_path / 'ours'], tmp_path / 'c.png')
+    assert (tmp_path / 'c.png').read_bytes()[:4] == b'\x89PNG'
+
+
+def test_record_result(folders: Path, tmp_path: Path) -> None:
+    run = tmp_path / 'run'
+    runner.train(short(), MODEL, folders, run)
+    command = [sys.executable, ROOT / 'scripts' / 'record_result.py', MODEL, run, folders, tmp_path / 'results']
+    subprocess.run(
+        [*command, '--recipe', 'mine', '--dataset', 'Fashion-MNIST', '--command', 'c', '--hardware', 'h'],
+        check=True, capture_output=True, cwd=ROOT,
+    )  # fmt: skip
+    (result,) = load_results(tmp_path / 'results')
+    assert (result.model, result.seed, result.epochs, result.images) == (MODEL, 3, 2, 60)
+    assert result.top1 == runner.checkpoint.load(run / 'last.pth.tar')['rows'][-1]['top1']

@@ -1,0 +1,43 @@
+"""The curves of several runs in one picture, from their summary.csv: of the runner, or of timm's train.py."""
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+from timm_attn.training.plots import draw_curves
+
+METRICS = ('loss', 'top1', 'top5')
+# Column names of the runner and of train.py -> those of the picture.
+_NAMES = {'loss': 'train_loss', 'top1': 'val_top1', 'top5': 'val_top5'} | {f'eval_{m}': f'val_{m}' for m in METRICS}
+
+
+def curves(runs: Sequence[Path], picture: Path, metrics: Sequence[str] = ('top1', 'top5')) -> None:
+    """Draws the training and validation curves of runs, each a folder with a summary.csv, named by its folder.
+
+    Raises:
+        FileNotFoundError: a run has no summary.csv, or there is no folder for the picture.
+        ValueError: a summary.csv lacks the metrics, or is damaged.
+        RuntimeError: matplotlib is not installed.
+    """
+    if not picture.parent.is_dir():
+        raise FileNotFoundError(f'There is no folder {picture.parent} for the picture.')
+    names = [run.resolve().name for run in runs]
+    if len(set(names)) < len(names):
+        names = [str(run) for run in runs]
+    read = {name: _columns(run / 'summary.csv', metrics) for name, run in zip(names, runs, strict=True)}
+    draw_curves(picture, read, metrics)
+
+
+def _columns(path: Path, metrics: Sequence[str]) -> dict[str, list[float]]:
+    if not path.is_file():
+        raise FileNotFoundError(f'There is no {path}: each run must be a folder in which a training wrote its table.')
+    with path.open(newline='', encoding='utf-8') as f:
+        rows = list(csv.DictReader(f))
+    try:
+        columns = {_NAMES.get(name, name): [float(row[name]) for row in rows] for name in (rows[0] if rows else ())}
+    except (TypeError, ValueError) as error:
+        raise ValueError(f'{path} is damaged: {error}.') from error
+    missing = [m for m in metrics if f'val_{m}' not in columns]
+    if missing:
+        raise ValueError(f'{path} has no {" and no ".join(missing)}, only {", ".join(columns) or "nothing"}.')
+    return columns

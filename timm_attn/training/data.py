@@ -1,0 +1,165 @@
+"""The images of a recipe: opened by timm, checked before anything is trained on them."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from timm.data import ImageDataset, create_dataset
+from torch.utils.data import Dataset, IterableDataset
+
+from timm_attn.training.recipe import Recipe
+
+_UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+
+
+class UnreadableImageError(ValueError):
+    """An image file that cannot be decoded."""
+
+    def __init__(self, message: str) -> None:
+        # a loader's worker hands over its whole traceback, whose last line is the message
+        super().__init__(message.rpartition(f'{type(self).__name__}: ')[2].strip())
+
+
+class Images(ImageDataset):
+    """timm's folders and tars of images, where an unreadable file either stops the run or is skipped and counted."""
+
+    def __init__(self, opened: ImageDataset, skip_unreadable: bool) -> None:
+        super().__init__('', reader=opened.reader, input_img_mode=opened.input_img_mode)  # type: ignore[no-untyped-call]
+        self.skip_unreadable = skip_unreadable
+        self.unreadable = torch.zeros(len(self), dtype=torch.uint8).share_memory_()  # the loader's workers write to it
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        name: Any = self.filename
+        for place in (*range(index, len(self)), *range(index)):
+            file, label = self.reader[place]
+            try:
+                with file:
+                    image = Image.open(file).convert(self.input_img_mode)
+            except _UNREADABLE as error:
+                if not self.skip_unreadable:
+                    raise UnreadableImageError(
+                        f'{name(place, absolute=True)} cannot be read as an image ({error}); '
+                        f'remove it, or leave such files out with --unreadable skip.'
+                    ) from error
+                self.unreadable[place] = 1
+            else:
+                return (image if self.transform is None else self.transform(image)), label
+        raise UnreadableImageError(f'Not one of the {len(self)} files can be read as an image.')
+
+
+class Part(Dataset[Any]):
+    """Some images of a set; timm's loaders set `transform`."""
+
+    def __init__(self, dataset: Any, indices: Sequence[int]) -> None:
+        self.dataset, self.indices = dataset, list(indices)
+
+    transform = property(
+        lambda self: self.dataset.transform, lambda self, value: setattr(self.dataset, 'transform', value)
+    )
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.dataset[self.indices[index]]
+
+    def filename(self, index: int, **kwargs: Any) -> Any:
+        """The file of an image, as timm's datasets name it."""
+        return self.dataset.filename(self.indices[index], **kwargs)
+
+
+def open_split(
+    recipe: Recipe, data_dir: Path, split: str, *, training: bool = False, skip_unreadable: bool = False
+) -> Any:
+    """A split of a recipe's data: a folder or tar of class folders, or one of timm's torch/, hfds/, wds/ sets.
+
+    Raises:
+        FileNotFoundError: there is no such folder.
+        ValueError: it has fewer than two classes.
+        RuntimeError: it has no images.
+    """
+    if not recipe.dataset and not data_dir.exists():
+        raise FileNotFoundError(f'There is no folder {data_dir} of images.')
+    open_dataset: Any = create_dataset  # typed more narrowly than it is
+    opened = open_dataset(
+        recipe.dataset,
+        root=str(data_dir),
+        split=split,
+        is_training=training,
+        class_map=recipe.class_map,
+        download=recipe.dataset_download,
+        batch_size=recipe.batch_size,
+        seed=recipe.seed,
+        input_img_mode='RGB' if recipe.input_size is None or recipe.input_size[0] == 3 else 'L',
+        input_key=recipe.input_key,
+        target_key=recipe.target_key,
+        num_samples=recipe.train_num_samples if training else recipe.val_num_samples,
+    )
+    dataset = Images(opened, skip_unreadable) if not recipe.dataset else opened
+    classes = class_names(dataset)
+    if classes is not None and len(classes) < 2:
+        raise ValueError(
+            f'{getattr(dataset.reader, "root", data_dir)} has images of one class only ({classes[0] or "no folder"}); '
+            'each class needs a folder of its own.'
+        )
+    return dataset
+
+
+def open_both(recipe: Recipe, data_dir: Path, *, skip_unreadable: bool = False) -> tuple[Any, Any]:
+    """The training and the validation split, which must be apart and have the same classes.
+
+    Raises:
+        ValueError: one lies in the other, or their classes differ.
+    """
+    trained, tested = (
+        open_split(recipe, data_dir, split, training=training, skip_unreadable=skip_unreadable)
+        for split, training in ((recipe.train_split, True), (recipe.val_split, False))
+    )
+    if isinstance(trained, Images):
+        roots = [os.path.realpath(d.reader.root) for d in (trained, tested)]
+        if os.path.commonpath(roots) in roots:
+            raise ValueError(
+                f'{data_dir} must have a folder or tar for each of {recipe.train_split!r} and {recipe.val_split!r}; '
+                f'as it is, the images would be read from {roots[0]} and {roots[1]}.'
+            )
+    ours, theirs = class_names(trained), class_names(tested)
+    if ours and theirs and ours != theirs:
+        differing = sorted(set(ours) ^ set(theirs)) or 'their order'
+        raise ValueError(f'The classes of {recipe.train_split!r} and {recipe.val_split!r} differ: {differing}.')
+    return trained, tested
+
+
+def held_out(recipe: Recipe, data_dir: Path, count: int, *, skip_unreadable: bool = False) -> tuple[Part, Part]:
+    """The training split without some images, and those, drawn once and for all; the validation split stays closed.
+
+    Raises:
+        ValueError: the split is streamed, or too small.
+    """
+    trained, held = (open_split(recipe, data_dir, recipe.train_split, skip_unreadable=skip_unreadable) for _ in '12')
+    if isinstance(trained, IterableDataset):
+        raise ValueError(f'{recipe.dataset!r} is streamed: no images can be held out of it.')
+    if not 0 < count < len(trained):
+        raise ValueError(f'{count} images cannot be held out of {len(trained)}.')
+    order = torch.randperm(len(trained), generator=torch.Generator().manual_seed(0)).tolist()
+    return Part(trained, order[count:]), Part(held, order[:count])
+
+
+def class_names(dataset: Any) -> list[str] | None:
+    """The classes in the order of their labels, where the data says them."""
+    if isinstance(dataset, Part):
+        return class_names(dataset.dataset)
+    reader = getattr(dataset, 'reader', dataset)
+    for attribute in ('class_to_idx', 'class_name_to_idx'):
+        if indices := getattr(reader, attribute, None):
+            return sorted(indices, key=indices.__getitem__)
+    return None
+
+
+def unreadable(dataset: Any) -> int:
+    """How many unreadable images were skipped so far."""
+    if isinstance(dataset, Part):
+        return unreadable(dataset.dataset)
+    return int(dataset.unreadable.sum()) if isinstance(dataset, Images) else 0

@@ -1,0 +1,171 @@
+"""One epoch of a recipe: timm's task, optimiser, schedule, loss scaler and moving average at work on batches."""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from functools import partial
+from typing import Any
+
+import torch
+from timm.layers import convert_sync_batchnorm
+from timm.optim import create_optimizer_v2, optimizer_kwargs
+from timm.scheduler import create_scheduler_v2
+from timm.scheduler.scheduler_factory import scheduler_kwargs
+from timm.task import ClassificationTask
+from timm.utils import NativeScaler, dispatch_clip_grad, distribute_bn
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from timm_attn.training.loaders import Loader, set_epoch, take_batch
+from timm_attn.training.processes import ALONE, Processes
+from timm_attn.training.recipe import Recipe
+
+
+class NonFiniteLossError(RuntimeError):
+    """A loss that is not a number, with the images that gave it."""
+
+
+def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """The optimiser of a recipe, as timm's train.py makes it."""
+    return create_optimizer_v2(model, **optimizer_kwargs(recipe), **recipe.opt_kwargs)
+
+
+def make_scheduler(optimizer: torch.optim.Optimizer, recipe: Recipe, updates_per_epoch: int) -> tuple[Any, range]:
+    """The learning-rate schedule of a recipe, and the epochs it runs over, as timm's train.py makes them."""
+    scheduler, stop = create_scheduler_v2(optimizer, **scheduler_kwargs(recipe), updates_per_epoch=updates_per_epoch)
+    return scheduler, range(recipe.start_epoch or 0, stop)
+
+
+class Engine:
+    """A model and all that changes with it while it is trained."""
+
+    def __init__(
+        self, model: nn.Module, loader: Loader, recipe: Recipe, processes: Processes = ALONE, head_only: bool = False
+    ) -> None:
+        self.recipe, self.processes, self.loader = recipe, processes, loader
+        device = processes.device
+        if recipe.sync_bn and processes.count > 1:
+            model = convert_sync_batchnorm(model)
+        self.model = model
+        self.frozen = _freeze_body(model) if head_only else []
+        self.task = ClassificationTask(
+            model, criterion_kwargs=dict(smoothing=recipe.smoothing), device=device, verbose=False
+        )
+        self.optimizer = make_optimizer(model, recipe)
+        if recipe.model_ema:
+            self.task.setup_ema(decay=recipe.model_ema_decay, use_warmup=recipe.model_ema_warmup)
+        if recipe.torchcompile:
+            self.task.compile(backend=recipe.torchcompile)
+        if processes.count > 1:
+            ids = [device] if device.type == 'cuda' else None
+            # torch deprecates the argument without a substitute for False
+            options = dict(broadcast_buffers=False) if recipe.no_ddp_bb else {}
+            self.task.prepare_distributed(device_ids=ids, **options)
+        self.autocast: Any = nullcontext
+        self.scaler = None
+        if recipe.amp:
+            self.autocast = partial(torch.autocast, device.type, dtype=getattr(torch, recipe.amp_dtype))
+            if device.type == 'cuda' and recipe.amp_dtype == 'float16':
+                self.scaler = NativeScaler(device=device.type)
+        self.interrupted: Callable[[], bool] = lambda: False  # asked before each step
+        self.updates = -(-len(loader) // recipe.grad_accum_steps)  # an epoch
+        self.scheduler, self.epochs = make_scheduler(self.optimizer, recipe, self.updates)
+
+    def to_epoch(self, epoch: int) -> None:
+        """Puts the schedule and the shuffling where an epoch begins."""
+        if epoch:
+            self.scheduler.step(epoch)
+            self.scheduler.step_update(epoch * self.updates)
+        set_epoch(self.loader, epoch)
+
+    def epoch(self, epoch: int) -> dict[str, Any]:
+        """Trains for an epoch; its number from 1, first learning rate, mean loss, accuracies in %, and seconds."""
+        start, losses = time.perf_counter(), 0.0
+        self.to_epoch(epoch)
+        self._train_mode()
+        lr = self.optimizer.param_groups[0]['lr']
+        evaluator = self.task.create_evaluator()
+        number, of = epoch - self.epochs.start + 1, len(self.epochs)
+        bar = tqdm(self.loader, desc=f'epoch {number}/{of}', leave=False, disable=not self.processes.primary)
+        update = epoch * self.updates
+        self.optimizer.zero_grad()
+        for step, (images, labels, share, is_update) in enumerate(self._grouped(bar)):
+            if self.interrupted():
+                raise KeyboardInterrupt
+            batch = take_batch(self.loader)
+            value, output = self._step(images, labels, share, is_update)
+            if not math.isfinite(value):
+                raise NonFiniteLossError(self._not_finite(value, number, step, batch))
+            evaluator.update(output, labels)
+            losses += value
+            bar.set_postfix(loss=f'{value:.3f}', refresh=False)
+            if is_update:
+                update += 1
+                self.optimizer.zero_grad()
+                self.task.update_ema(step=update)
+                self.scheduler.step_update(num_updates=update)
+        if self.processes.count > 1:
+            distribute_bn(self.task.get_trainable_module(), self.processes.count, self.recipe.dist_bn == 'reduce')
+        count = self.processes.count
+        seen = evaluator.compute(distributed=count > 1)
+        mean = sum(self.processes.gather(losses / len(self.loader))) / count
+        seconds = round(time.perf_counter() - start, 1)
+        return dict(epoch=number, lr=lr, loss=mean, train_top1=seen['top1'], train_top5=seen['top5'], seconds=seconds)
+
+    def _grouped(self, batches: Any) -> Iterator[tuple[Tensor, Tensor, float, bool]]:
+        """The batches, each with its share of the update that it belongs to, and whether it completes it."""
+        group, count = self.recipe.grad_accum_steps, len(self.loader)
+        whole = count - count % group
+        for i, (images, labels) in enumerate(batches):
+            if self.recipe.channels_last:
+                images = images.contiguous(memory_format=torch.channels_last)
+            size = group if i < whole else count - whole
+            yield images, labels, 1 / size, i == count - 1 or (i + 1) % group == 0
+
+    def _step(self, images: Tensor, labels: Tensor, share: float, is_update: bool) -> tuple[float, Tensor]:
+        """The loss of a batch and its logits; a finite one adds its gradients, and completes an update with a step."""
+        with nullcontext() if is_update else self.task.no_sync():
+            with self.autocast():
+                result = self.task(images, labels)
+            value = result['loss'].item()
+            if math.isfinite(value):
+                self._backward(result['loss'] * share if share < 1 else result['loss'], is_update)
+        return value, result['output']
+
+    def _backward(self, loss: Tensor, is_update: bool) -> None:
+        clip, parameters = self.recipe.clip_grad, self.task.get_clip_parameters()
+        if self.scaler is not None:
+            self.scaler(loss, self.optimizer, clip_grad=clip, parameters=parameters, need_update=is_update)
+            return
+        loss.backward()
+        if is_update:
+            if clip is not None:
+                dispatch_clip_grad(parameters, value=clip)
+            self.optimizer.step()
+
+    def _train_mode(self) -> None:
+        module: Any = self.task.get_trainable_module()
+        module.train()
+        for module in self.frozen:
+            module.eval()
+
+    def _not_finite(self, value: float, number: int, step: int, batch: list[int] | None) -> str:
+        dataset = self.loader.dataset
+        if batch is None:
+            names = 'unknown, the data is streamed'
+        elif hasattr(dataset, 'filename'):
+            names = ', '.join(str(dataset.filename(i, absolute=True)) for i in batch)
+        else:
+            names = ', '.join(f'number {i}' for i in batch)
+        return f'The loss is {value} at step {step + 1} of epoch {number}. The images of the batch: {names}.'
+
+
+def _freeze_body(model: Any) -> list[nn.Module]:
+    """Stops the gradients of all but the classifier, and returns the modules whose norms shall not move either."""
+    classifier = model.get_classifier()
+    trained = {id(p) for p in classifier.parameters()}
+    for parameter in model.parameters():
+        parameter.requires_grad_(id(parameter) in trained)
+    kept = {id(m) for m in classifier.modules()}
+    return [m for m in model.modules() if id(m) not in kept and not any(True for _ in m.children())]

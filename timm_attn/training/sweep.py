@@ -1,0 +1,90 @@
+"""An option of an attention layer searched over values: repeated trainings on a part of the training images."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from timm_attn.training import checkpoint, plots
+from timm_attn.training.processes import joined
+from timm_attn.training.recipe import Recipe
+from timm_attn.training.runner import LAST, train
+from timm_attn.training.statistics import summary
+
+
+def sweep(
+    recipe: Recipe,
+    model_name: str,
+    data_dir: Path,
+    output: Path,
+    *,
+    attn_kwarg: str,
+    values: Sequence[str],
+    repeats: int = 5,
+    holdout: int = 5000,
+) -> list[dict[str, Any]]:
+    """Trains each value with the recipe's seed and the following ones, validates on held-out training images only.
+
+    Args:
+        attn_kwarg: an option of the attention layer, such as 'e_lambda', 'reduction', 'dilation' or 'kernel_size'.
+        values: in YAML, such as '1e-4'; the SimAM paper's pool is 1e-6 ... 1e-1.
+        output: gets a folder a run, sweep.json and sweep.png. A sweep that was interrupted goes on where it stopped.
+        holdout: how many training images are kept for the validation (the SimAM paper: 5,000 of 50,000).
+
+    Returns:
+        A row a value: the value, the top-1 of each run in %, their number, mean and standard deviation.
+
+    Raises:
+        ValueError: there is nothing to repeat, or the recipe, the model and the data do not fit together.
+        RuntimeError: matplotlib is not installed.
+    """
+    if repeats < 1 or not values or len(set(values)) < len(values):
+        raise ValueError(f'A sweep needs different values and at least one repeat, but got {list(values)} x {repeats}.')
+    plots.pyplot()  # rather now than after days of training
+    with joined(recipe.device) as processes:
+        table = [
+            _row(value, _runs(recipe, model_name, data_dir, output, attn_kwarg, value, repeats, holdout))
+            for value in values
+        ]
+    if processes.primary:
+        content = dict(model=model_name, attn_kwarg=attn_kwarg, holdout=holdout, recipe=vars(recipe), rows=table)
+        checkpoint.write_whole(output / 'sweep.json', (json.dumps(content, indent=2) + '\n').encode())
+        title = f'{model_name}, {repeats} runs a value'
+        plots.draw_sweep(output / 'sweep.png', attn_kwarg, values, [row['top1'] for row in table], title)
+    return table
+
+
+def _runs(
+    recipe: Recipe,
+    model_name: str,
+    data_dir: Path,
+    output: Path,
+    attn_kwarg: str,
+    value: str,
+    repeats: int,
+    holdout: int,
+) -> list[float]:
+    """The top-1 of a value's runs, each with its seed."""
+    options = {**recipe.model_kwargs.get('attn_kwargs', {}), attn_kwarg: _number(value)}
+    model_kwargs = {**recipe.model_kwargs, 'attn_kwargs': options}
+    top1 = []
+    for seed in range(recipe.seed, recipe.seed + repeats):
+        run = output / f'{attn_kwarg}={value}' / f'seed{seed}'
+        one = replace(recipe, seed=seed, model_kwargs=model_kwargs)
+        train(one, model_name, data_dir, run, resume=True, holdout=holdout)
+        top1.append(checkpoint.load(run / LAST)['rows'][-1]['top1'])
+    return top1
+
+
+def _row(value: str, top1: list[float]) -> dict[str, Any]:
+    return {'value': value, 'top1': top1, **asdict(summary(top1))}
+
+
+def _number(value: str) -> Any:
+    try:
+        return float(value) if 'e' in value.lower() else yaml.safe_load(value)  # YAML takes 1e-4 for a text
+    except ValueError:
+        return yaml.safe_load(value)
