@@ -18,7 +18,10 @@ def source_fields(checkpoint: Checkpoint) -> dict[str, str]:
     """What the default cfg of a checkpoint says of its source; nothing for an upstream one that was not imported."""
     if checkpoint.hub is not None:
         return {'hf_hub_id': f'{checkpoint.hub["id"]}@{checkpoint.hub["revision"]}'}
-    path = stored_path(checkpoint)
+    try:
+        path = stored_path(checkpoint)
+    except (RuntimeError, OSError):  # a damaged note, no home folder: who asks for this checkpoint is told
+        return {}
     return {'file': str(path)} if path is not None else {}
 
 
