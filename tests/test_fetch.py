@@ -11,6 +11,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from email.message import Message
 from io import BytesIO
@@ -22,7 +23,7 @@ import timm
 import torch
 from hub_server import LocalHub
 from huggingface_hub import constants
-from safetensors.torch import load_file, save
+from safetensors.torch import load, load_file, save
 
 from timm_attn import weights, zoo
 from timm_attn.weights import manifest, store
@@ -70,7 +71,7 @@ def checkpoint(hub: LocalHub, content: bytes, monkeypatch: pytest.MonkeyPatch) -
 def registered(record: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> Iterator[Checkpoint]:
     before = manifest.checkpoints()
     records: Callable[[], tuple[Checkpoint, ...]] = lambda: (*before, record)  # noqa: E731
-    for module in (manifest, weights, weights.resolve, sys.modules['timm_attn.weights.inventory']):
+    for module in (manifest, weights, sys.modules['timm_attn.weights.inventory']):
         monkeypatch.setattr(module, 'checkpoints', records)
     _register_again()
     yield record
@@ -119,6 +120,26 @@ def test_variants_of_a_call(checkpoint: Checkpoint, hub: LocalHub, tmp_path: Pat
     by_cfg = timm.create_model(NAME, pretrained=True, pretrained_cfg=timm.get_pretrained_cfg(f'{NAME}.{TAG}'))
     assert torch.equal(by_cfg.conv1.weight, saved['conv1.weight'])
     assert [m for m, path in hub.requests if '/resolve/' in path] == ['GET', 'GET'], 'one for each folder'
+
+
+def test_two_files_of_one_revision(hub: LocalHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A whole cfg names its own file, not the first one of the repository; another net's is not taken for ours."""
+    files = {f'{tag}.safetensors': save(timm.create_model(NAME).state_dict()) for tag in ('a', 'b')}
+    revision = hub.add(REPO, files)
+    with ExitStack() as stack:
+        for name, content in files.items():
+            record = Checkpoint(
+                NAME, name[0], 'published', 1, dict(num_classes=10), None, len(content),
+                hashlib.sha256(content).hexdigest(), hub={'id': REPO, 'revision': revision, 'filename': name},
+            )  # fmt: skip
+            stack.enter_context(contextmanager(registered)(record, monkeypatch))
+        for name, content in files.items():
+            cfg = timm.get_pretrained_cfg(f'{NAME}.{name[0]}')
+            model = timm.create_model(NAME, pretrained=True, pretrained_cfg=cfg)
+            assert torch.equal(model.conv1.weight, load(content)['conv1.weight']), name
+            assert weights.chosen_checkpoint('cifar_resnet20', {'pretrained_cfg': cfg}) is None
+        by_id = {'pretrained_cfg_overlay': {'hf_hub_id': f'{REPO}@{revision}'}}  # that is, its model.safetensors
+        assert weights.chosen_checkpoint(NAME, by_id) is None
 
 
 @pytest.mark.parametrize(
