@@ -4,6 +4,7 @@ import errno
 import hashlib
 import json
 import os
+import ssl
 import subprocess
 import sys
 import threading
@@ -156,6 +157,7 @@ def test_two_files_of_one_revision(hub: LocalHub, monkeypatch: pytest.MonkeyPatc
         ('endless', r'was not kept: it has more than the [\d,]+ bytes expected'),
         ('flipped', r'was not kept: it has sha256 \w{16}... instead of \w{16}...'),
         ('html', r'was not kept: it has \d+ bytes instead of [\d,]+ \(the server sent an HTML page\)'),
+        ('lengthless', r'was not kept: it has 1,000 bytes instead of [\d,]+'),
         ('slow', r'timed out'),
         ('reset', r'could not be fetched from http://.*reset'),
         ('file_redirect', "HTTP 302, .*'file:///etc/passwd' is not allowed"),
@@ -310,6 +312,18 @@ def test_the_token_goes_to_the_hub_only(content: bytes, monkeypatch: pytest.Monk
         assert weights.verified_path(record).read_bytes() == content
 
 
+def test_an_error_of_the_connection_is_not_one_of_the_disk(
+    checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: Any) -> bytes:
+        raise ssl.SSLError(1, 'bad record mac')
+
+    monkeypatch.setattr('http.client.HTTPResponse.read', fail)
+    with pytest.raises(RuntimeError, match=r'could not be fetched from http://.*bad record mac.*\(SSLError\)'):
+        model()
+    assert folder_is_clean()
+
+
 def test_several_at_once(checkpoint: Checkpoint, content: bytes) -> None:
     paths: list[Path] = []
     threads = [threading.Thread(target=lambda: paths.append(weights.verified_path(checkpoint))) for _ in range(6)]
@@ -349,6 +363,24 @@ def test_names_of_a_hub_that_the_manifest_does_not_have(
     with caplog.at_level('WARNING', 'timm_attn'):
         timm.create_model(f'local-dir:{tmp_path / "copy"}', pretrained=True)
     assert 'is not in the manifest of timm_attn: its weights are loaded unverified' in caplog.text
+
+
+@pytest.mark.parametrize('options', [dict(num_classes=5), dict(num_classes=0), dict(features_only=True)])
+@pytest.mark.parametrize('by_folder', [True, False], ids=['local-dir', 'overlay'])
+def test_a_file_of_the_callers_own_has_the_keys(by_folder: bool, options: dict[str, Any], tmp_path: Path) -> None:
+    """timm takes any keys as soon as the head differs: one unrelated tensor would load silently."""
+    timm.models.save_for_hf(timm.create_model(NAME), str(tmp_path), safe_serialization=True)
+    file = tmp_path / 'model.safetensors'
+    own = (
+        {'model_name': f'local-dir:{tmp_path}'}
+        if by_folder
+        else dict(model_name=NAME, pretrained_cfg_overlay={'file': str(file)})
+    )
+    timm.create_model(**own, pretrained=True, **options)
+    file.write_bytes(save({'unrelated': torch.ones(1)}))
+    with pytest.raises(RuntimeError, match=r"does not fit the model: missing \['bn1.bias'.*left over \['unrelated'\]"):
+        timm.create_model(**own, pretrained=True, **options)
+    timm.create_model(**own, pretrained=True, pretrained_strict=False)  # who asks for it gets timm's way
 
 
 def test_a_record_says_what_it_was_trained_with(hub: LocalHub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -50,6 +50,8 @@ def chosen_checkpoint(name: str, kwargs: Mapping[str, Any]) -> Checkpoint | None
 def builder_arguments(checkpoint: Checkpoint | None, kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments that make timm's builder load the verified file of a checkpoint, or the caller's own source.
 
+    The keys are checked either way, unless the caller has a filter for them or asks for pretrained_strict.
+
     Raises:
         RuntimeError, OSError: see verified_path.
     """
@@ -59,7 +61,10 @@ def builder_arguments(checkpoint: Checkpoint | None, kwargs: Mapping[str, Any]) 
     )  # else a source of the default cfg would come before the caller's
     if checkpoint is None:
         own = any(overlay.get(source) for source in _SOURCES)
-        return {'pretrained_cfg_overlay': {**nowhere, **overlay}} if own else {}
+        arguments: dict[str, Any] = {'pretrained_cfg_overlay': {**nowhere, **overlay}} if own else {}
+        if not kwargs.keys() & {'pretrained_filter_fn', 'pretrained_strict'}:
+            arguments['pretrained_filter_fn'] = check_keys
+        return arguments
     file = str(verified_path(checkpoint, kwargs.get('cache_dir')))
     verified = {**overlay, **nowhere, 'source': '', 'file': file}
     return {'pretrained_cfg_overlay': verified, 'pretrained_filter_fn': check_keys}
