@@ -39,6 +39,10 @@ def endless(request: 'Request', data: bytes, headers: Headers) -> None:
         request.wfile.write(bytes(2**20))
 
 
+def lengthless(request: 'Request', data: bytes, headers: Headers) -> None:
+    request.answer(200, data[:1000], {**headers, 'Content-Length': 'many'})
+
+
 def html(request: 'Request', data: bytes, headers: Headers) -> None:
     request.answer(200, HTML, {'Content-Type': 'text/html'})
 
@@ -73,6 +77,7 @@ CONTENT_FAULTS: dict[str, Fault] = {
     'endless': endless,
     'flipped': flipped,
     'html': html,
+    'lengthless': lengthless,
     'slow': slow,
     'reset': reset,
 }

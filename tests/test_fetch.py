@@ -4,6 +4,7 @@ import errno
 import hashlib
 import json
 import os
+import ssl
 import subprocess
 import sys
 import threading
@@ -11,6 +12,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from email.message import Message
 from io import BytesIO
@@ -22,7 +24,7 @@ import timm
 import torch
 from hub_server import LocalHub
 from huggingface_hub import constants
-from safetensors.torch import load_file, save
+from safetensors.torch import load, load_file, save
 
 from timm_attn import weights, zoo
 from timm_attn.weights import manifest, store
@@ -70,7 +72,7 @@ def checkpoint(hub: LocalHub, content: bytes, monkeypatch: pytest.MonkeyPatch) -
 def registered(record: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> Iterator[Checkpoint]:
     before = manifest.checkpoints()
     records: Callable[[], tuple[Checkpoint, ...]] = lambda: (*before, record)  # noqa: E731
-    for module in (manifest, weights, weights.resolve, sys.modules['timm_attn.weights.inventory']):
+    for module in (manifest, weights, sys.modules['timm_attn.weights.inventory']):
         monkeypatch.setattr(module, 'checkpoints', records)
     _register_again()
     yield record
@@ -121,6 +123,26 @@ def test_variants_of_a_call(checkpoint: Checkpoint, hub: LocalHub, tmp_path: Pat
     assert [m for m, path in hub.requests if '/resolve/' in path] == ['GET', 'GET'], 'one for each folder'
 
 
+def test_two_files_of_one_revision(hub: LocalHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A whole cfg names its own file, not the first one of the repository; another net's is not taken for ours."""
+    files = {f'{tag}.safetensors': save(timm.create_model(NAME).state_dict()) for tag in ('a', 'b')}
+    revision = hub.add(REPO, files)
+    with ExitStack() as stack:
+        for name, content in files.items():
+            record = Checkpoint(
+                NAME, name[0], 'published', 1, dict(num_classes=10), None, len(content),
+                hashlib.sha256(content).hexdigest(), hub={'id': REPO, 'revision': revision, 'filename': name},
+            )  # fmt: skip
+            stack.enter_context(contextmanager(registered)(record, monkeypatch))
+        for name, content in files.items():
+            cfg = timm.get_pretrained_cfg(f'{NAME}.{name[0]}')
+            model = timm.create_model(NAME, pretrained=True, pretrained_cfg=cfg)
+            assert torch.equal(model.conv1.weight, load(content)['conv1.weight']), name
+            assert weights.chosen_checkpoint('cifar_resnet20', {'pretrained_cfg': cfg}) is None
+        by_id = {'pretrained_cfg_overlay': {'hf_hub_id': f'{REPO}@{revision}'}}  # that is, its model.safetensors
+        assert weights.chosen_checkpoint(NAME, by_id) is None
+
+
 @pytest.mark.parametrize(
     'fault, message',
     [
@@ -135,6 +157,7 @@ def test_variants_of_a_call(checkpoint: Checkpoint, hub: LocalHub, tmp_path: Pat
         ('endless', r'was not kept: it has more than the [\d,]+ bytes expected'),
         ('flipped', r'was not kept: it has sha256 \w{16}... instead of \w{16}...'),
         ('html', r'was not kept: it has \d+ bytes instead of [\d,]+ \(the server sent an HTML page\)'),
+        ('lengthless', r'was not kept: it has 1,000 bytes instead of [\d,]+'),
         ('slow', r'timed out'),
         ('reset', r'could not be fetched from http://.*reset'),
         ('file_redirect', "HTTP 302, .*'file:///etc/passwd' is not allowed"),
@@ -289,6 +312,18 @@ def test_the_token_goes_to_the_hub_only(content: bytes, monkeypatch: pytest.Monk
         assert weights.verified_path(record).read_bytes() == content
 
 
+def test_an_error_of_the_connection_is_not_one_of_the_disk(
+    checkpoint: Checkpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: Any) -> bytes:
+        raise ssl.SSLError(1, 'bad record mac')
+
+    monkeypatch.setattr('http.client.HTTPResponse.read', fail)
+    with pytest.raises(RuntimeError, match=r'could not be fetched from http://.*bad record mac.*\(SSLError\)'):
+        model()
+    assert folder_is_clean()
+
+
 def test_several_at_once(checkpoint: Checkpoint, content: bytes) -> None:
     paths: list[Path] = []
     threads = [threading.Thread(target=lambda: paths.append(weights.verified_path(checkpoint))) for _ in range(6)]
@@ -339,6 +374,24 @@ def test_names_of_a_hub_that_the_manifest_does_not_have(
     with caplog.at_level('WARNING', 'timm_attn'):
         timm.create_model(f'local-dir:{tmp_path / "copy"}', pretrained=True)
     assert 'is not in the manifest of timm_attn: its weights are loaded unverified' in caplog.text
+
+
+@pytest.mark.parametrize('options', [dict(num_classes=5), dict(num_classes=0), dict(features_only=True)])
+@pytest.mark.parametrize('by_folder', [True, False], ids=['local-dir', 'overlay'])
+def test_a_file_of_the_callers_own_has_the_keys(by_folder: bool, options: dict[str, Any], tmp_path: Path) -> None:
+    """timm takes any keys as soon as the head differs: one unrelated tensor would load silently."""
+    timm.models.save_for_hf(timm.create_model(NAME), str(tmp_path), safe_serialization=True)
+    file = tmp_path / 'model.safetensors'
+    own = (
+        {'model_name': f'local-dir:{tmp_path}'}
+        if by_folder
+        else dict(model_name=NAME, pretrained_cfg_overlay={'file': str(file)})
+    )
+    timm.create_model(**own, pretrained=True, **options)
+    file.write_bytes(save({'unrelated': torch.ones(1)}))
+    with pytest.raises(RuntimeError, match=r"does not fit the model: missing \['bn1.bias'.*left over \['unrelated'\]"):
+        timm.create_model(**own, pretrained=True, **options)
+    timm.create_model(**own, pretrained=True, pretrained_strict=False)  # who asks for it gets timm's way
 
 
 def test_a_record_says_what_it_was_trained_with(hub: LocalHub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

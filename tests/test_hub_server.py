@@ -238,6 +238,7 @@ SEEN = {
         lambda body: len(body) == len(DATA) and sum(a != b for a, b in zip(body, DATA, strict=True)) == 1
     ),
     'html': lambda hub: (r := get(hub)).headers['Content-Type'] == 'text/html' and r.read() == HTML,
+    'lengthless': lambda hub: (r := get(hub)).headers['Content-Length'] == 'many' and r.read() == DATA[:1000],
     'slow': raises(TimeoutError, 'timed out'),
     'reset': raises(ConnectionResetError, 'reset'),
     'file_redirect': raises(HTTPError, "file:///etc/passwd' is not allowed"),

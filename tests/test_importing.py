@@ -14,11 +14,11 @@ import timm
 import torch
 from test_parity import ROWS, fill, reference_state_dict
 
-from timm_attn.weights import checkpoints, find_checkpoint
+from timm_attn.weights import checkpoints, find_checkpoint, source_fields
 from timm_attn.weights.fetch import fetchable
 from timm_attn.weights.importing import import_checkpoint
 from timm_attn.weights.inventory import listing, remove, verify_all
-from timm_attn.weights.store import imported, stored_path
+from timm_attn.weights.store import imported, record_path, store_dir, stored_path
 
 UPSTREAM = {c.name: c for c in checkpoints() if c.kind == 'upstream'}
 
@@ -93,7 +93,7 @@ def test_import_then_pretrained(name: str, tmp_path: Path) -> None:
         assert torch.equal(model.conv1.weight, expected['conv1.weight'])
 
 
-NAME = 'resnet18_eca'
+NAME, BUNDLED = 'resnet18_eca', 'cifar_resnet20_simam.fmnist'
 
 
 def test_an_import_is_noted_listed_verified_and_removed(tmp_path: Path, store: Path) -> None:
@@ -111,6 +111,43 @@ def test_an_import_is_noted_listed_verified_and_removed(tmp_path: Path, store: P
     assert remove(NAME) == path and not list(store.iterdir())
     with pytest.raises(ValueError, match='is not here: nothing to remove'):
         remove(NAME)
+
+
+def test_the_folder_of_the_store(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv('HOME', str(tmp_path))
+    monkeypatch.setenv('TIMM_ATTN_HOME', '~/mine')
+    assert store_dir() == tmp_path / 'mine' and store_dir('x') == Path('x')
+    monkeypatch.delenv('TIMM_ATTN_HOME')
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path / 'cache'))
+    assert store_dir() == tmp_path / 'cache' / 'timm_attn'
+    monkeypatch.delenv('XDG_CACHE_HOME')
+    assert store_dir() == tmp_path / '.cache' / 'timm_attn'
+
+    def homeless() -> Path:
+        raise RuntimeError('Could not determine home directory.')  # as for a user id without an entry
+
+    monkeypatch.setattr(Path, 'home', homeless)
+    assert source_fields(UPSTREAM[NAME]) == {}
+    with pytest.raises(RuntimeError, match='Could not determine home'):
+        timm.create_model(NAME, pretrained=True)
+
+
+@pytest.mark.parametrize('note', ['{"size": 1', '[]', '{"size": 1, "sha256": 2}', '{"size": 1, "sha256": "../x"}'])
+def test_a_damaged_note(note: str, tmp_path: Path, store: Path) -> None:
+    """Everything but its checkpoint works, and a new import heals it."""
+    checkpoint = UPSTREAM[NAME]
+    store.mkdir()
+    record_path(checkpoint).write_text(note)
+    says = rf'{checkpoint.full_name}.json is damaged .*: run `timm-attn weights import {checkpoint.full_name}` again'
+    for call in (lambda: timm.create_model(NAME, pretrained=True), verify_all):
+        with pytest.raises(RuntimeError, match=says) as error:
+            call()
+    assert '1 of 3 files' in str(error.value)
+    assert any(re.search(says, line) for line in listing())
+    assert timm.create_model('cifar_resnet20_simam', pretrained=True, pretrained_cfg=timm.get_pretrained_cfg(BUNDLED))
+    assert source_fields(checkpoint) == {}, 'the package asks for them when it is imported'
+    import_checkpoint(NAME, authors_file(tmp_path, NAME))
+    assert timm.create_model(NAME, pretrained=True) is not None
 
 
 def test_variants_of_a_call(tmp_path: Path) -> None:

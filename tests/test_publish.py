@@ -12,14 +12,17 @@ import pytest
 import timm
 import torch
 from hub_server import LocalHub
+from jsonschema import Draft202012Validator
 from safetensors.torch import load_file
 
 from timm_attn import cli
 from timm_attn.weights.manifest import PACKAGE, manifest_path
-from timm_attn.weights.publish import prepare
+from timm_attn.weights.publish import _model_args, prepare
 
+SCHEMA = json.loads((PACKAGE / 'weights' / 'schema.json').read_text())
 NAME, REPO = 'cifar_resnet20_simam', 'org/toy'
 OPTIONS = {'attn_kwargs': {'e_lambda': 0.01}}
+RECIPE = {'model_kwargs': {'attn_kwargs': {'e_lambda': 0.5}}, 'mean': None, 'interpolation': ''}
 
 
 def trained_once() -> Any:
@@ -163,13 +166,66 @@ def test_plain_weights_and_a_file_of_ours(tmp_path: Path) -> None:
             dict(attn_kwargs={'e_lambda': 1}),
             r"trained with attn_kwargs {'e_lambda': 0.01}, but got {'e_lambda': 1}",
         ),
+        ({}, dict(attn_kwargs={'foo': 1}, settings={}), r"trained with attn_kwargs {'e_lambda': 0.01}, but got"),
+        ({}, dict(settings=RECIPE), r"trained with attn_kwargs {'e_lambda': 0.01}, but got {'e_lambda': 0.5}"),
+        ({'args': None}, dict(attn_kwargs={'foo': 1}), "does not fit .*SimAM has no option 'foo'"),
+        ({'args': None}, dict(attn_kwargs={'e_lambda': 1}, settings=RECIPE), r"{'e_lambda': 0.5}, but got"),
+        ({}, dict(name=f'{NAME}.fmnist'), "Unknown model 'cifar_resnet20_simam.fmnist'"),
+        ({}, dict(name='resnet18'), "Unknown model 'resnet18'"),
+        ({}, dict(license='Apache 2.0'), "SPDX identifier such as Apache-2.0, but got 'Apache 2.0'"),
+        (
+            {},
+            dict(metrics=[{'split': 'test', 'top1': 50}]),
+            r"names its dataset.*but got {'split': 'test', 'top1': 50}",
+        ),
+        ({}, dict(metrics=[{'dataset': 'x', 'split': 'test', 'top1': 101}]), 'is in percent'),
+        ({}, dict(settings={'mean': [0.1, 0.2]}), 'mean must have one value or 3 values, got 2'),
         ({'state_dict': {'x': torch.zeros(1)}, 'state_dict_ema': None}, {}, 'keys that the model lacks, such as x'),
     ],
 )
 def test_what_cannot_be_published(changes: Any, kwargs: Any, message: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=message):
         record_of(tmp_path, train_py_file(tmp_path, trained_once(), **changes), **kwargs)
-    assert not (tmp_path / 'out').exists()
+    assert [p.name for p in tmp_path.iterdir()] == ['checkpoint-0.pth.tar']
+
+
+def test_what_a_file_or_a_recipe_says_of_the_model(tmp_path: Path) -> None:
+    """Arguments without tensors would be lost silently; those of the training alone are not the model's."""
+    said = {'drop_path_rate': 0.1, 'num_classes': 7, **OPTIONS}
+    args = argparse.Namespace(model_kwargs=said, gp='max', bn_eps=None, mean=[0.1, 0.2, 0.3])
+    file = train_py_file(tmp_path, trained_once(), args=args, arch=f'{NAME}.fmnist')  # fine-tuned from a tag
+    settings = {'model_kwargs': {}, 'mean': None, 'interpolation': ''}  # a recipe's defaults
+    record, _, config = record_of(tmp_path, file, settings=settings)
+    assert record.model_args == {'global_pool': 'max', **OPTIONS}
+    assert config['model_args'] == {**record.model_args, 'num_classes': 7, 'in_chans': 3}
+    assert record.cfg['mean'] == (0.1, 0.2, 0.3) == tuple(config['pretrained_cfg']['mean'])
+    copy = timm.create_model(f'local-dir:{tmp_path / "out"}', pretrained=True)
+    assert copy.global_pool.pool_type == 'max'
+    assert _model_args({'model_kwargs': {'act_layer': 'gelu'}}, {}, {}) == {'act_layer': 'gelu'}
+    shutil.rmtree(tmp_path / 'out')
+    file = train_py_file(tmp_path, trained_once(), args=None, arch='cifarresnet')  # timm's name of it without args
+    assert record_of(tmp_path, file, settings=RECIPE)[0].model_args == RECIPE['model_kwargs']
+
+
+def test_one_channel(tmp_path: Path) -> None:
+    model = timm.create_model(NAME, in_chans=1)
+    record, _, config = record_of(tmp_path, train_py_file(tmp_path, model, args=None))
+    assert record.cfg['input_size'] == (1, 28, 28) and len(record.cfg['mean']) == 1
+    assert timm.create_model(f'local-dir:{tmp_path / "out"}', pretrained=True).conv1.in_channels == 1
+
+
+def test_a_full_disk_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*args: Any) -> None:
+        raise OSError(28, 'No space left on device')
+
+    file = train_py_file(tmp_path, trained_once())
+    with monkeypatch.context() as patch, pytest.raises(OSError, match='No space'):
+        patch.setattr('timm_attn.weights.publish._card', fail)
+        record_of(tmp_path, file)
+    assert [p.name for p in tmp_path.iterdir()] == ['checkpoint-0.pth.tar']
+    (tmp_path / 'out').mkdir()  # an empty folder may be there
+    record_of(tmp_path, file)
+    assert {p.name for p in (tmp_path / 'out').iterdir()} == {'README.md', 'config.json', 'model.safetensors'}
 
 
 def test_a_folder_in_use_and_a_wrong_repository(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -181,4 +237,6 @@ def test_a_folder_in_use_and_a_wrong_repository(tmp_path: Path, capsys: pytest.C
     out = ['--output', str(tmp_path / 'out'), '--dry-run']
     assert cli.main(['weights', 'publish', str(file), '--name', NAME, '--repo', REPO, '--tag', 'toy', *out]) == 0
     record = json.loads(capsys.readouterr().out)
+    hub = {'id': REPO, 'revision': 'a' * 40, 'filename': 'model.safetensors'}
+    Draft202012Validator(SCHEMA).validate({'schema_version': 1, 'checkpoints': [{**record, 'hub': hub}]})
     assert 'hub' not in record and record['size'] == (tmp_path / 'out' / 'model.safetensors').stat().st_size

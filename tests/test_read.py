@@ -94,6 +94,24 @@ def _two(path: Path) -> Path:
     return archive
 
 
+def _broken_inside(path: Path) -> Path:
+    archive = in_zip(path, 'x.pth', bytes(range(256)) * 30, compression=zipfile.ZIP_DEFLATED)
+    content = bytearray(archive.read_bytes())
+    content[60:64] = b'\xff' * 4
+    archive.write_bytes(content)
+    return archive
+
+
+def _no_such_storage(path: Path) -> Path:
+    """A tensor in the old format whose bytes are under another key."""
+    torch.save(TENSORS, path, _use_new_zipfile_serialization=False)
+    content = path.read_bytes()
+    key = str(TENSORS['a'].untyped_storage()._cdata).encode()
+    assert content.count(key) == 2
+    path.write_bytes(content[::-1].replace(key[::-1], b'9' * len(key), 1)[::-1])
+    return path
+
+
 def _cut(path: Path) -> Path:
     torch.save({'a': torch.zeros(1000)}, path)
     path.write_bytes(path.read_bytes()[:2000])
@@ -120,6 +138,8 @@ def _written(content: bytes, name: str = 'x.pth') -> Callable[[Path], Path]:
             '20,000 bytes, more than',
         ),
         (_two, 'must hold one checkpoint, but holds 2 files'),
+        (_broken_inside, r'x\.pth\.zip is a damaged archive: '),
+        (_no_such_storage, r'is no checkpoint of torch: (storage key .* not found|AssertionError)'),
         (_cut, 'is no checkpoint of torch|holds more than'),
         (_written(b'<!DOCTYPE html><html>confirm</html>'), 'is an HTML page, no checkpoint'),
         (_written(b''), 'is no checkpoint of torch'),
@@ -136,6 +156,8 @@ def _written(content: bytes, name: str = 'x.pth') -> Callable[[Path], Path]:
         'bomb',
         'zip bomb',
         'two files',
+        'broken inside',
+        'no such storage',
         'cut',
         'html',
         'empty',
@@ -152,3 +174,13 @@ def test_what_is_refused(
         opened(make(tmp_path / 'x.pth'))
     assert not Path('evil_was_here').exists()
     assert len(str(error.value).splitlines()) == 1 and re.search(r'/x\.pth|packed|x\.safetensors', str(error.value))
+
+
+def test_safetensors_that_begin_like_a_page(tmp_path: Path) -> None:
+    """Their first bytes are the length of the header: 15392 is a space and '<'."""
+    path = tmp_path / 'x.safetensors'
+    save_file(TENSORS, path, metadata={'x': 'x' * 15300})
+    length = int.from_bytes(path.read_bytes()[:8], 'little')
+    save_file(TENSORS, path, metadata={'x': 'x' * (15300 + 15392 - length)})
+    assert path.read_bytes()[:2] == b' <'
+    torch.testing.assert_close(dict(opened(path)), TENSORS)

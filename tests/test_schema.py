@@ -10,7 +10,7 @@ import pytest
 import timm
 
 from timm_attn.weights import checkpoints
-from timm_attn.weights.manifest import HUB_PATTERNS, PACKAGE, PATTERNS, manifest_path
+from timm_attn.weights.manifest import HUB_PATTERNS, LICENSE, PACKAGE, PATTERNS, manifest_path
 
 SCHEMA = json.loads((PACKAGE / 'weights' / 'schema.json').read_text())
 MANIFEST = json.loads(manifest_path().read_text())
@@ -41,6 +41,7 @@ def test_the_program_checks_the_same_patterns() -> None:
         k: fields[k]['pattern'].strip('^$') for k in PATTERNS if k != 'kind'
     }
     assert PATTERNS['kind'].split('|') == fields['kind']['enum']
+    assert fields['license']['pattern'].strip('^$') == LICENSE
     hub = SCHEMA['$defs']['hub']['properties']
     assert HUB_PATTERNS == {k: hub[k]['pattern'].strip('^$') for k in HUB_PATTERNS}
 

@@ -6,7 +6,8 @@ import importlib
 import re
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 from urllib.parse import urlsplit
@@ -132,9 +133,10 @@ def download(
     except urllib.error.HTTPError as error:
         meaning = _MEANINGS.get(error.headers.get('X-Error-Code', '')) or _MEANINGS.get(error.code, error.reason)
         raise RuntimeError(f'{title} could not be fetched from {url}: HTTP {error.code}, {meaning}.') from error
-    except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
+    except (urllib.error.URLError, http.client.HTTPException) as error:
         why = getattr(error, 'reason', None) or error
-        raise RuntimeError(f'{title} could not be fetched from {url}: {why!s} ({type(error).__name__}).') from error
+        kind = type(error if isinstance(why, str) else why).__name__
+        raise RuntimeError(f'{title} could not be fetched from {url}: {why!s} ({kind}).') from error
     except RuntimeError as error:
         raise RuntimeError(f'{title} from {url} was not kept: {error}.') from error
     except OSError as error:
@@ -146,15 +148,16 @@ def download(
 
 
 def _open(request: urllib.request.Request) -> Any:
-    return urllib.request.build_opener(Redirects).open(request, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT)
+    with _connection():
+        return urllib.request.build_opener(Redirects).open(request, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT)
 
 
 def _copy(response: Any, file: BinaryIO, digest: Any, most: int | None, title: str) -> int:
     """Copies the body, at most one piece beyond `most` bytes; the number of bytes."""
     received = 0
-    announced = int(response.headers.get('Content-Length') or 0)
-    with tqdm(total=most or announced or None, unit='B', unit_scale=True, desc=title, disable=None) as bar:
-        while piece := response.read(_PIECE):
+    announced = response.length or 0
+    with tqdm(total=announced or most, unit='B', unit_scale=True, desc=title, disable=None) as bar:
+        while piece := _read(response):
             received += len(piece)
             if most is not None and received > most:
                 raise RuntimeError(f'it has more than the {most:,} bytes expected{_html(response)}')
@@ -164,6 +167,23 @@ def _copy(response: Any, file: BinaryIO, digest: Any, most: int | None, title: s
     if received < announced:
         raise RuntimeError(f'the connection ended after {received:,} of {announced:,} bytes')
     return received
+
+
+def _read(response: Any) -> bytes:
+    with _connection():
+        piece: bytes = response.read(_PIECE)
+    return piece
+
+
+@contextmanager
+def _connection() -> Iterator[None]:
+    """Errors of the system in here are of the connection, not of the disk."""
+    try:
+        yield
+    except urllib.error.URLError:
+        raise
+    except OSError as error:
+        raise urllib.error.URLError(error) from error
 
 
 def _html(response: Any) -> str:

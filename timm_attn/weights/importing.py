@@ -16,7 +16,7 @@ from timm_attn.weights.convert import convert_state_dict
 from timm_attn.weights.fetch import fetch_upstream
 from timm_attn.weights.manifest import Checkpoint, checkpoints, find_checkpoint
 from timm_attn.weights.read import read_checkpoint, unpacked
-from timm_attn.weights.store import file_digest, imported, record_path, replacing, stored_path
+from timm_attn.weights.store import file_digest, record_path, replacing, stored_path
 
 _BYTES_PER_PARAMETER = 16  # float32 weights, two moments of an optimizer, and room
 
@@ -71,7 +71,10 @@ def _checked(checkpoint: Checkpoint, state_dict: Mapping[str, Any], file: Path) 
 
 def _keep(checkpoint: Checkpoint, content: bytes, note: Mapping[str, Any], folder: str | Path | None) -> Path:
     """Writes the file, then the note that makes it count; what an earlier import left is removed."""
-    before = stored_path(checkpoint, folder) if imported(checkpoint, folder) else None
+    try:
+        before = stored_path(checkpoint, folder)
+    except RuntimeError:  # a damaged note, which this one replaces
+        before = None
     sha256 = hashlib.sha256(content).hexdigest()
     path = record_path(checkpoint, folder).with_name(f'{checkpoint.full_name}-{sha256[:16]}.safetensors')
     with replacing(path) as out:
@@ -79,7 +82,6 @@ def _keep(checkpoint: Checkpoint, content: bytes, note: Mapping[str, Any], folde
     with replacing(record_path(checkpoint, folder)) as out:
         row = {'size': len(content), 'sha256': sha256, **note}
         out.write(json.dumps(row, indent=1).encode())
-    if before not in (None, path):
-        assert before is not None
+    if before is not None and before != path:
         before.unlink(missing_ok=True)
     return path

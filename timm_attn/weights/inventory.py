@@ -11,16 +11,21 @@ _ABSENT = {'bundled': 'missing', 'published': 'not fetched', 'upstream': 'not im
 
 def is_present(checkpoint: Checkpoint, folder: str | Path | None = None) -> bool:
     """Whether a file, or the note of an import, is where the checkpoint's should be."""
+    if record_path(checkpoint, folder).exists():
+        return True
     path = stored_path(checkpoint, folder)
-    return record_path(checkpoint, folder).exists() or (path is not None and path.exists())
+    return path is not None and path.exists()
 
 
 def listing(folder: str | Path | None = None) -> list[str]:
     """A line a checkpoint: name, kind, where it is or why not, accuracy."""
     lines = []
     for checkpoint in checkpoints():
-        path = stored_path(checkpoint, folder)
-        here = path if path is not None and path.exists() else _ABSENT[checkpoint.kind]
+        try:
+            path = stored_path(checkpoint, folder)
+            here = str(path) if path is not None and path.exists() else _ABSENT[checkpoint.kind]
+        except RuntimeError as error:
+            here = str(error)
         top1 = ', '.join(f'{m["top1"]:.2f} % {m["dataset"]} ({m["status"]})' for m in checkpoint.metrics[:1])
         lines.append(f'{checkpoint.full_name}  {checkpoint.kind}  {top1}  {here}')
     return lines
@@ -33,11 +38,18 @@ def verify_all(folder: str | Path | None = None) -> list[str]:
         RuntimeError: files are damaged; the message names all of them.
     """
     present = [c for c in checkpoints() if c.kind == 'bundled' or is_present(c, folder)]
-    found = {c.full_name: damage(c, folder) for c in present}
+    found = {c.full_name: _damage(c, folder) for c in present}
     damaged = [f'the weights of {name} {what}' for name, what in found.items() if what]
     if damaged:
         raise RuntimeError(f'{len(damaged)} of {len(found)} files: {"; ".join(damaged)}.')
     return [f'{name}: as noted' for name in found]
+
+
+def _damage(checkpoint: Checkpoint, folder: str | Path | None) -> str:
+    try:
+        return damage(checkpoint, folder)
+    except (RuntimeError, OSError) as error:  # of one checkpoint: the others are looked at all the same
+        return f'cannot be looked at: {error}'
 
 
 def path_of(full_name: str, folder: str | Path | None = None) -> Path:

@@ -25,6 +25,7 @@ HUB_PATTERNS = {
     'revision': r'[0-9a-f]{40}',
     'filename': r'[\w-][\w.-]*\.safetensors',
 }
+LICENSE = r'[A-Za-z0-9.+-]+'  # SPDX
 
 
 @dataclass(frozen=True)

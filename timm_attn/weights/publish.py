@@ -3,8 +3,10 @@
 import argparse
 import datetime
 import inspect
+import json
 import os
 import re
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -12,12 +14,11 @@ from typing import Any
 
 import timm
 from huggingface_hub import HfApi
-from timm.data import resolve_data_config
-from timm.models import save_for_hf
+from timm.models import is_model_in_modules, save_for_hf
 
 from timm_attn.attach import attention_layers
 from timm_attn.weights.convert import convert_state_dict
-from timm_attn.weights.manifest import HUB_PATTERNS, PATTERNS, Checkpoint
+from timm_attn.weights.manifest import HUB_PATTERNS, LICENSE, PATTERNS, Checkpoint
 from timm_attn.weights.read import read_checkpoint
 from timm_attn.weights.store import file_digest
 
@@ -25,6 +26,10 @@ FILENAME = 'model.safetensors'
 _EMA = ('state_dict_ema', 'model_ema')
 # What the arguments of timm's train.py, or a recipe, say of the input.
 _INPUT = ('input_size', 'img_size', 'in_chans', 'mean', 'std', 'interpolation', 'crop_pct')
+# What they say of the model, by the names of ours; the rest is in model_kwargs.
+_MODEL = {'gp': 'global_pool', 'bn_eps': 'bn_eps'}
+_SHAPES = ('num_classes', 'in_chans')  # the tensors' shapes say them
+_ONLY_TRAINING = ('drop_rate', 'drop_path_rate', 'drop_block_rate')
 
 
 def prepare(
@@ -49,7 +54,8 @@ def prepare(
         ema: take the averaged weights where the file has them.
         attn_kwargs: the attention's options that it was trained with, where the file does not say.
         recipe: what trained it, for the card.
-        settings: the recipe's values; those of the input go into the config. Else those that the file has.
+        settings: the recipe's values. Those of the input go into the config, before the file's; those of the model
+            must not contradict it.
         metrics: rows as in the manifest.
 
     Returns:
@@ -59,40 +65,59 @@ def prepare(
         ValueError: the file is no checkpoint of that model, or a name or an option is not valid; nothing is written.
         OSError: the folder exists with files in it, or cannot be written.
     """
-    if not timm.is_model(name):
+    if not re.fullmatch(PATTERNS['name'], name) or not is_model_in_modules(name, 'zoo'):
         raise ValueError(f'Unknown model {name!r}: `timm-attn list` shows the names.')
     if not re.fullmatch(PATTERNS['tag'], tag):
         raise ValueError(f'A tag is made of a-z, 0-9 and _, such as {name.partition("_")[2]}_in1k, but got {tag!r}.')
     if not re.fullmatch(HUB_PATTERNS['id'], repo):
         raise ValueError(f'A repository is ORGANISATION/NAME, but got {repo!r}.')
+    if not re.fullmatch(LICENSE, license):
+        raise ValueError(f'A licence is an SPDX identifier such as Apache-2.0, but got {license!r}.')
+    for row in metrics:
+        if not row.get('dataset') or not all(0 <= row.get(key, 0) <= 100 for key in ('top1', 'top5')):
+            raise ValueError(f'A metric names its dataset, and is in percent, but got {dict(row)}.')
     if folder.exists() and any(folder.iterdir()):
         raise FileExistsError(f'{folder} is not empty: name a new folder.')
     content = read_checkpoint(file)
+    arch = str(content.get('arch', name)).partition('.')[0]
+    if arch != name and timm.is_model(arch):  # else it is a hub's name, or that of a class
+        raise ValueError(f'{file} is a checkpoint of {arch!r}, not of {name!r}.')
     trained_with = _training_arguments(content)
-    options = _attn_kwargs(trained_with, attn_kwargs)
-    if content.get('arch', name) != name:
-        raise ValueError(f'{file} is a checkpoint of {content["arch"]!r}, not of {name!r}.')
-    model = _model(content, name, tag, ema, options, {**trained_with, **(settings or {})})
-    folder.mkdir(parents=True, exist_ok=True)
-    save_for_hf(model, str(folder), model_args={'attn_kwargs': options} if options else {}, safe_serialization=True)
-    weights = folder / FILENAME
-    os.chmod(weights, 0o644)  # safetensors writes 600
-    cfg = {**model.pretrained_cfg, 'num_classes': model.num_classes}
-    record = Checkpoint(
-        name=name,
-        tag=tag,
-        kind='published',
-        num_params=sum(p.numel() for p in model.parameters()),
-        cfg={key: cfg[key] for key in ('input_size', 'mean', 'std', 'interpolation', 'crop_pct', 'num_classes')},
-        license=license,
-        size=weights.stat().st_size,
-        sha256=file_digest(weights),
-        model_args={'attn_kwargs': options} if options else {},
-        metrics=tuple(metrics),
-        training={'recipe': recipe, 'date': datetime.date.today().isoformat(), 'timm': timm.__version__},
-    )
-    (folder / 'README.md').write_text(_card(record, model, repo), encoding='utf-8')
+    model_args = _model_args(trained_with, settings or {}, {'attn_kwargs': attn_kwargs})
+    overlay = {'tag': tag, 'license': license, 'label_names': None}  # not those of the model's own default checkpoint
+    model = _model(content, name, ema, model_args, overlay)
+    values = {**trained_with, **{key: value for key, value in (settings or {}).items() if value}}
+    data_config = {key: values[key] for key in _INPUT if values.get(key)}
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f'.{folder.name}.', dir=folder.parent) as scratch:
+        whole = Path(scratch, folder.name)
+        save_for_hf(model, str(whole), model_args=model_args, data_config=data_config, safe_serialization=True)
+        record = Checkpoint(
+            name=name,
+            tag=tag,
+            kind='published',
+            num_params=sum(p.numel() for p in model.parameters()),
+            cfg=_cfg(whole),
+            license=license,
+            size=(whole / FILENAME).stat().st_size,
+            sha256=file_digest(whole / FILENAME),
+            model_args=model_args,
+            metrics=tuple(metrics),
+            training={'recipe': recipe, 'date': datetime.date.today().isoformat(), 'timm': timm.__version__},
+        )
+        (whole / 'README.md').write_text(_card(record, model, repo), encoding='utf-8')
+        os.chmod(whole / FILENAME, 0o644)  # safetensors writes 600
+        if folder.exists():
+            folder.rmdir()
+        whole.rename(folder)
     return record
+
+
+def _cfg(folder: Path) -> dict[str, Any]:
+    """What config.json says of the input, as the manifest has it."""
+    cfg = json.loads((folder / 'config.json').read_text(encoding='utf-8'))['pretrained_cfg']
+    fields = ('input_size', 'mean', 'std', 'interpolation', 'crop_pct', 'num_classes')
+    return {key: tuple(cfg[key]) if isinstance(cfg[key], list) else cfg[key] for key in fields}
 
 
 def push(record: Checkpoint, folder: Path, repo: str, private: bool = False) -> Checkpoint:
@@ -113,7 +138,7 @@ def push(record: Checkpoint, folder: Path, repo: str, private: bool = False) -> 
 
 def manifest_row(record: Checkpoint) -> dict[str, Any]:
     """The record as a row of weights_manifest.json, without what it has none of."""
-    return {key: value for key, value in asdict(record).items() if value or key == 'license'}
+    return {key: value for key, value in asdict(record).items() if value or key in ('license', 'metrics')}
 
 
 def _training_arguments(content: Mapping[str, Any]) -> dict[str, Any]:
@@ -122,45 +147,40 @@ def _training_arguments(content: Mapping[str, Any]) -> dict[str, Any]:
     return {k: v for k, v in vars(args).items() if v is not None} if isinstance(args, argparse.Namespace) else {}
 
 
-def _attn_kwargs(trained_with: Mapping[str, Any], given: Mapping[str, Any] | None) -> dict[str, Any]:
-    recorded = (trained_with.get('model_kwargs') or {}).get('attn_kwargs')
-    if recorded and given and dict(recorded) != dict(given):
-        raise ValueError(f'The checkpoint was trained with attn_kwargs {dict(recorded)}, but got {dict(given)}.')
-    return dict(recorded or given or {})
+def _model_args(trained_with: Mapping[str, Any], recipe: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """What the file, the recipe and the caller say of the model, where the tensors' shapes do not."""
+    model_args: dict[str, Any] = {}
+    for says in (trained_with, recipe, {'model_kwargs': given}):
+        named = {ours: says.get(theirs) for theirs, ours in _MODEL.items()}
+        for key, value in {**named, **(says.get('model_kwargs') or {})}.items():
+            if key in _SHAPES or key in _ONLY_TRAINING or value in (None, {}):
+                continue
+            if model_args.setdefault(key, value) != value:
+                raise ValueError(f'The checkpoint was trained with {key} {model_args[key]}, but got {value}.')
+    return model_args
 
 
 def _model(
-    content: Mapping[str, Any],
-    name: str,
-    tag: str,
-    ema: bool,
-    options: Mapping[str, Any],
-    settings: Mapping[str, Any],
+    content: Mapping[str, Any], name: str, ema: bool, model_args: Mapping[str, Any], overlay: Mapping[str, Any]
 ) -> Any:
-    """The model with the checkpoint's weights, classes, channels and input settings."""
+    """The model with the checkpoint's weights, classes and channels."""
     averaged = next((content[key] for key in _EMA if key in content), None) if ema else None
     plain = {key: value for key, value in content.items() if key not in _EMA}
     state_dict = convert_state_dict(plain if averaged is None else averaged, name)
     cfg = timm.get_pretrained_cfg(name)
     assert cfg is not None
-    known = {key: settings[key] for key in _INPUT if settings.get(key)}
-    config = resolve_data_config(known, pretrained_cfg=cfg.to_dict())
-    overlay: dict[str, Any] = {'tag': tag, 'label_names': None}  # not those of the model's own default checkpoint
-    overlay.update({key: config[key] for key in ('input_size', 'mean', 'std', 'interpolation', 'crop_pct')})
-    arguments: dict[str, Any] = {'attn_kwargs': dict(options)} if options else {}
-    model: Any = timm.create_model(
-        name,
-        num_classes=len(state_dict[f'{cfg.classifier}.weight']),
-        in_chans=state_dict[f'{cfg.first_conv}.weight'].shape[1],
-        pretrained_cfg_overlay=overlay,
-        **arguments,
-    )
     try:
+        model: Any = timm.create_model(
+            name,
+            num_classes=len(state_dict[f'{cfg.classifier}.weight']),
+            in_chans=state_dict[f'{cfg.first_conv}.weight'].shape[1],
+            pretrained_cfg_overlay=dict(overlay),
+            **model_args,
+        )
         model.load_state_dict(state_dict, strict=True)
-    except RuntimeError as error:
-        raise ValueError(
-            f'The checkpoint does not fit {name} with attn_kwargs {dict(options)}: {" ".join(str(error).split())}'
-        ) from error
+    except (RuntimeError, TypeError) as error:
+        why = ' '.join(str(error).split())
+        raise ValueError(f'The checkpoint does not fit {name} with {dict(model_args)}: {why}') from error
     return model
 
 
@@ -187,7 +207,11 @@ def _card(record: Checkpoint, model: Any, repo: str) -> str:
             f'{record.cfg["num_classes"]} classes, input {tuple(record.cfg["input_size"])}.',
             '',
             *([f'{len(layers)} x {type(layers[0]).__name__}: {equation}', ''] if layers else []),
-            *([f'Options: `attn_kwargs={record.model_args["attn_kwargs"]}`.', ''] if record.model_args else []),
+            *(
+                [f'Options: `{", ".join(f"{key}={value!r}" for key, value in record.model_args.items())}`.', '']
+                if record.model_args
+                else []
+            ),
             *([f'Recipe: {record.training["recipe"]}.', ''] if record.training['recipe'] else []),
             *([*table, ''] if table else ['No accuracy is stated.', '']),
             '```python',

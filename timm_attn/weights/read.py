@@ -2,9 +2,11 @@
 
 import argparse
 import pickle
+import re
 import shutil
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +27,9 @@ class _Dropped:
         pass
 
 
+# What zipfile raises of archives; RuntimeError for a password or an unknown compression, ValueError for names.
+_DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError)
+
 _HARMLESS: list[Any] = [
     argparse.Namespace,
     *((_Dropped, name) for name in ('numpy.dtype', 'numpy.core.multiarray.scalar', 'numpy._core.multiarray.scalar')),
@@ -40,7 +45,7 @@ def read_checkpoint(path: Path) -> Mapping[str, Any]:
     """
     with path.open('rb') as file:
         head = file.read(64)
-    if head.lstrip()[:1] == b'<':
+    if re.match(rb'\s*<[!?a-zA-Z]', head):  # a header of safetensors may begin with b' <', its length
         raise ValueError(f'{path} is an HTML page, no checkpoint: download the file itself in a browser.')
     if path.suffix == '.safetensors':
         return _read_safetensors(path)
@@ -67,19 +72,24 @@ def unpacked(path: Path, limit: int) -> Iterator[Path]:
         raise ValueError(f'{path} unpacks to {members[0].file_size:,} bytes, more than the {limit:,} allowed.')
     with tempfile.TemporaryDirectory() as folder:
         inner = Path(folder, f'unpacked{Path(members[0].filename).suffix}')
-        with zipfile.ZipFile(path) as archive, archive.open(members[0]) as packed, inner.open('wb') as out:
-            shutil.copyfileobj(packed, out)
+        try:
+            with zipfile.ZipFile(path) as archive, archive.open(members[0]) as packed, inner.open('wb') as out:
+                shutil.copyfileobj(packed, out)
+        except _DAMAGED as error:
+            raise ValueError(f'{path} is a damaged archive: {error}.') from error
+        except OSError as error:
+            raise OSError(error.errno, f'{path} cannot be unpacked to {folder} ({error.strerror})') from error
         yield inner
 
 
 def _members(path: Path) -> list[zipfile.ZipInfo]:
     """The files of an archive; none if it is no archive."""
-    if not zipfile.is_zipfile(path):
-        return []
     try:
+        if not zipfile.is_zipfile(path):
+            return []
         with zipfile.ZipFile(path) as archive:
             return [member for member in archive.infolist() if not member.is_dir()]
-    except zipfile.BadZipFile as error:
+    except _DAMAGED as error:
         raise ValueError(f'{path} is a damaged archive: {error}.') from error
 
 
@@ -111,8 +121,11 @@ def _read_pickle(path: Path) -> Mapping[str, Any]:
     except pickle.UnpicklingError as error:
         why = str(error).partition('Check the documentation')[0].strip().splitlines()[-1]  # before that, torch's advice
         raise ValueError(f'{path} holds more than tensors and plain values, nothing was run: {why}') from error
-    except (RuntimeError, EOFError, KeyError, AttributeError, TypeError, IndexError, ValueError) as error:
-        raise ValueError(f'{path} is no checkpoint of torch: {" ".join(str(error).split())[:200]}') from error
+    except OSError:
+        raise
+    except Exception as error:  # a damaged pickle may do anything to torch's unpickler, which asserts and looks up
+        why = ' '.join(str(error).split())[:200] or type(error).__name__
+        raise ValueError(f'{path} is no checkpoint of torch: {why}') from error
     if not isinstance(content, Mapping):
         raise ValueError(f'{path} must hold a state dict, but holds {type(content).__name__}.')
     return content

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from timm_attn.weights.manifest import Checkpoint, checkpoints, find_checkpoint
+from timm_attn.weights.manifest import Checkpoint, checkpoints_of, find_checkpoint
 from timm_attn.weights.store import stored_path
 from timm_attn.weights.verify import check_keys, verified_path
 
@@ -12,13 +12,18 @@ _logger = logging.getLogger(__name__)
 
 # Where timm finds weights, in a pretrained cfg or an overlay of it, in its order.
 _SOURCES = ('state_dict', 'file', 'hf_hub_id', 'url')
+_HUB_FILENAME = 'model.safetensors'  # what timm takes of a repository where a cfg names no file
 
 
 def source_fields(checkpoint: Checkpoint) -> dict[str, str]:
     """What the default cfg of a checkpoint says of its source; nothing for an upstream one that was not imported."""
     if checkpoint.hub is not None:
-        return {'hf_hub_id': f'{checkpoint.hub["id"]}@{checkpoint.hub["revision"]}'}
-    path = stored_path(checkpoint)
+        revision = f'{checkpoint.hub["id"]}@{checkpoint.hub["revision"]}'
+        return {'hf_hub_id': revision, 'hf_hub_filename': checkpoint.hub['filename']}
+    try:
+        path = stored_path(checkpoint)
+    except (RuntimeError, OSError):  # a damaged note, no home folder: who asks for this checkpoint is told
+        return {}
     return {'file': str(path)} if path is not None else {}
 
 
@@ -33,7 +38,9 @@ def chosen_checkpoint(name: str, kwargs: Mapping[str, Any]) -> Checkpoint | None
     sources = {source: given[source] for source in _SOURCES if given.get(source)}
     if not sources:
         return find_checkpoint(name, cfg if isinstance(cfg, str) else given.get('tag'))
-    checkpoint = next((c for c in checkpoints() if source_fields(c) == sources), None)
+    if 'hf_hub_id' in sources:
+        sources['hf_hub_filename'] = given.get('hf_hub_filename') or _HUB_FILENAME
+    checkpoint = next((c for c in checkpoints_of(name) if source_fields(c) == sources), None)
     if checkpoint is None and given.get('source'):  # 'hf-hub' or 'local-dir', as in hf-hub:ORG/NAME
         where = ', '.join(str(value) for value in sources.values())
         _logger.warning(f'{where} is not in the manifest of timm_attn: its weights are loaded unverified.')
@@ -43,14 +50,21 @@ def chosen_checkpoint(name: str, kwargs: Mapping[str, Any]) -> Checkpoint | None
 def builder_arguments(checkpoint: Checkpoint | None, kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments that make timm's builder load the verified file of a checkpoint, or the caller's own source.
 
+    The keys are checked either way, unless the caller has a filter for them or asks for pretrained_strict.
+
     Raises:
         RuntimeError, OSError: see verified_path.
     """
     overlay = kwargs.get('pretrained_cfg_overlay') or {}
-    nowhere = dict.fromkeys(_SOURCES)  # else a source of the default cfg would come before the caller's
+    nowhere = dict.fromkeys(
+        (*_SOURCES, 'hf_hub_filename')
+    )  # else a source of the default cfg would come before the caller's
     if checkpoint is None:
         own = any(overlay.get(source) for source in _SOURCES)
-        return {'pretrained_cfg_overlay': {**nowhere, **overlay}} if own else {}
+        arguments: dict[str, Any] = {'pretrained_cfg_overlay': {**nowhere, **overlay}} if own else {}
+        if not kwargs.keys() & {'pretrained_filter_fn', 'pretrained_strict'}:
+            arguments['pretrained_filter_fn'] = check_keys
+        return arguments
     file = str(verified_path(checkpoint, kwargs.get('cache_dir')))
     verified = {**overlay, **nowhere, 'source': '', 'file': file}
     return {'pretrained_cfg_overlay': verified, 'pretrained_filter_fn': check_keys}

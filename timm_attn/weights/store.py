@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import tempfile
 import time
 from collections.abc import Iterator
@@ -10,15 +11,17 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from timm_attn.weights.manifest import Checkpoint, bundled_dir
+from timm_attn.weights.manifest import PATTERNS, Checkpoint, bundled_dir
 
 _STALE_S = 3600  # a partial file that nobody has written to for so long belongs to a process that was killed
 
 
 def store_dir(folder: str | Path | None = None) -> Path:
     """The folder asked for (timm's cache_dir), $TIMM_ATTN_HOME, or timm_attn in the user's cache folder."""
-    default = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / 'timm_attn'
-    return Path(folder or os.environ.get('TIMM_ATTN_HOME') or default)
+    chosen = folder or os.environ.get('TIMM_ATTN_HOME')
+    if chosen:
+        return Path(chosen).expanduser()
+    return Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / 'timm_attn'
 
 
 def stored_path(checkpoint: Checkpoint, folder: str | Path | None = None) -> Path | None:
@@ -46,12 +49,14 @@ def imported(checkpoint: Checkpoint, folder: str | Path | None = None) -> dict[s
     path = record_path(checkpoint, folder)
     try:
         note = json.loads(path.read_text(encoding='utf-8'))
-        return {'size': int(note['size']), 'sha256': str(note['sha256']), **note}
+        if not re.fullmatch(PATTERNS['sha256'], note['sha256']):
+            raise ValueError(f'sha256 {note["sha256"]!r}')
+        return {**note, 'size': int(note['size'])}
     except FileNotFoundError:
         return {}
     except (ValueError, KeyError, TypeError) as error:
         raise RuntimeError(
-            f'{path} is damaged ({error!r}): remove it and import {checkpoint.full_name} again.'
+            f'{path} is damaged ({error!r}): run `timm-attn weights import {checkpoint.full_name}` again.'
         ) from error
 
 
