@@ -155,6 +155,14 @@ def test_plain_weights_and_a_file_of_ours(tmp_path: Path) -> None:
     assert '| Toy | test | 9.5 |  | measured |' in (tmp_path / 'out' / 'README.md').read_text()
 
 
+def test_a_checkpoint_of_our_runner(tmp_path: Path) -> None:
+    """It has its recipe where train.py has its arguments."""
+    recipe = dict(model_kwargs=OPTIONS, mean=[0.5] * 3, std=None, input_size=None)
+    record, _, config = record_of(tmp_path, train_py_file(tmp_path, trained_once(), args=None, recipe=recipe))
+    assert record.model_args == OPTIONS and record.cfg['mean'] == (0.5,) * 3
+    assert config['model_args']['attn_kwargs'] == OPTIONS['attn_kwargs']
+
+
 @pytest.mark.parametrize(
     'changes, kwargs, message',
     [

@@ -36,11 +36,12 @@ def test_no_script() -> None:
     [('resnet50_simam', 1, 'simam_resnet_in1k', 256), ('mobilenetv2_eca', 2, 'eca_mobilenetv2_in1k', 48)],
 )
 def test_train_imagenet_picks_the_recipe(model: str, processes: int, recipe: str, batch: int, tmp_path: Path) -> None:
-    (tmp_path / 'train.py').write_text('import sys\nprint(*sys.argv[1:], flush=True)')
+    said = 'import os, pathlib, sys\npathlib.Path(__file__).with_name("said" + os.environ["RANK"])'
+    (tmp_path / 'train.py').write_text(f'{said}.write_text(" ".join(sys.argv[1:]))')
     script = ROOT / 'scripts' / 'train_imagenet.sh'
     done = run(script, model, 'IMAGENET', processes, '--amp', TIMM_SCRIPTS=tmp_path)
     line = f'--config {RECIPES / recipe}.yaml --model {model} --data-dir IMAGENET --batch-size {batch} --amp'
-    assert done.stdout.splitlines() == [line] * processes, done.stderr
+    assert [path.read_text() for path in tmp_path.glob('said*')] == [line] * processes, done.stderr
 
 
 @pytest.mark.parametrize(

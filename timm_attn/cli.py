@@ -2,6 +2,7 @@
 
 import argparse
 import ast
+import datetime
 import json
 import os
 import sys
@@ -149,7 +150,7 @@ def _weights_publish(args: argparse.Namespace) -> None:
     from timm_attn.weights.publish import manifest_row, prepare, push
 
     row = {key: getattr(args, key) for key in ('dataset', 'split', 'images', 'top1', 'top5', 'command')}
-    row = {key: value for key, value in row.items() if value is not None}
+    row = {'date': datetime.date.today().isoformat()} | {k: v for k, v in row.items() if v is not None}
     record = prepare(
         args.checkpoint,
         args.name,

@@ -100,7 +100,8 @@ def _entrypoint(name: str, backbone: Backbone, attention: tuple[str, Attention] 
         trained_with: dict[str, Any] = {}
         if pretrained:
             checkpoint = weights.chosen_checkpoint(name, kwargs)
-            trained_with = dict(kwargs.get('pretrained_model_args') or (checkpoint.model_args if checkpoint else {}))
+            # the manifest's word comes before that of a config.json on the hub, which nothing verifies
+            trained_with = dict(checkpoint.model_args if checkpoint else kwargs.get('pretrained_model_args') or {})
             if checkpoint or trained_with:
                 attn_kwargs = _agreed(backbone, attention, trained_with, attn_kwargs, kwargs)
             kwargs.update(weights.builder_arguments(checkpoint, kwargs))

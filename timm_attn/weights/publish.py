@@ -142,9 +142,10 @@ def manifest_row(record: Checkpoint) -> dict[str, Any]:
 
 
 def _training_arguments(content: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments that timm's train.py keeps in its checkpoints."""
+    """The arguments that timm's train.py keeps in its checkpoints, or the recipe that our runner keeps."""
     args = content.get('args')
-    return {k: v for k, v in vars(args).items() if v is not None} if isinstance(args, argparse.Namespace) else {}
+    values = vars(args) if isinstance(args, argparse.Namespace) else content.get('recipe') or {}
+    return {k: v for k, v in values.items() if v is not None}
 
 
 def _model_args(trained_with: Mapping[str, Any], recipe: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
