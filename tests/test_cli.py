@@ -58,7 +58,7 @@ def test_predict_refuses(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> 
     assert f'{good} cannot be read as an image' in fail(capsys, 'predict', NAME, good)
     Image.new('RGB', (28, 28)).save(good)
     assert f'no image {tmp_path / "gone.png"}' in fail(capsys, 'predict', NAME, tmp_path / 'gone.png')
-    assert 'No pretrained weights exist for resnet50_simam' in fail(capsys, 'predict', 'resnet50_simam', good)
+    assert 'No pretrained weights exist for resnet50_srm' in fail(capsys, 'predict', 'resnet50_srm', good)
     assert 'Invalid pretrained tag (a1)' in fail(capsys, 'predict', f'{NAME}.a1', good)
     assert "Unknown model 'resnet50'" in fail(capsys, 'predict', 'resnet50', good)
 

@@ -100,7 +100,7 @@ def test_the_life_of_a_checkpoint(tmp_path: Path) -> None:
         assert len(hub.requests) == before
         del env['HF_HUB_OFFLINE']
 
-        unpinned = load(f'hf-hub:{REPO}', f'{REPO} is not in the manifest of timm_attn')  # timm's own way
+        unpinned = load(f'hf-hub:{REPO}', f'{REPO}, model.safetensors is not in the manifest')  # timm's own way
         torch.testing.assert_close(unpinned[0], model(images), rtol=0, atol=0)
         before = len(hub.requests)
         load(f'hf-hub:{REPO}@{record["hub"]["revision"]}')
