@@ -27,8 +27,8 @@ def grad_cam(
 
     Args:
         layer: its path in the model, such as 'layer4' or 'layer4.1.conv_attn'.
-        place: what A is: the layer's input ('before'), its output ('after'), or, of an attention layer, the
-            'weights' that it applies (SimAM Figure 6).
+        place: what A is: the layer's input ('before'; the gradient is what comes through the layer), its output
+            ('after'), or, of an attention layer, the 'weights' that it applies (SimAM Figure 6).
         classes: the class of every image, or one for all; by default the predicted ones.
 
     Raises:
@@ -43,7 +43,7 @@ def grad_cam(
     with observed(model), torch.inference_mode(False), torch.enable_grad(), _TAKE[place](found, taken):
         # gradients reach every map through the images, also where the parameters are frozen
         logits = model(images.detach().clone().requires_grad_().clone())
-        score = logits[torch.arange(len(images), device=logits.device), _chosen(logits, classes)].sum()
+        score = _scores(logits, classes).sum()
         if layer not in taken:
             raise ValueError(f'Layer {layer!r} does not run in the forward pass.')
         gradient = torch.autograd.grad(score, taken[layer], allow_unused=True)[0]
@@ -55,16 +55,16 @@ def grad_cam(
 
 def _before(layers: Mapping[str, nn.Module], taken: dict[str, Tensor]) -> Any:
     def take(path: str, layer: nn.Module, x: Any) -> Tensor:
-        taken[path] = feature_map(path, x)
-        return x.clone()  # what follows may work in place
+        taken[path] = feature_map(path, x).clone()  # of its own: others may use x, too
+        return taken[path].clone()  # what follows may work in place
 
     return hooked(layers, before=take)
 
 
 def _after(layers: Mapping[str, nn.Module], taken: dict[str, Tensor]) -> Any:
     def take(path: str, layer: nn.Module, x: Any, y: Any) -> Tensor:
-        taken[path] = feature_map(path, y)
-        return y.clone()
+        taken[path] = feature_map(path, y).clone()
+        return taken[path].clone()
 
     return hooked(layers, after=take)
 
@@ -87,14 +87,12 @@ def _weights(layers: Mapping[str, nn.Module], taken: dict[str, Tensor]) -> Any:
 _TAKE: Mapping[str, Callable[..., Any]] = {'before': _before, 'after': _after, 'weights': _weights}
 
 
-def _chosen(logits: Any, classes: int | Sequence[int] | Tensor | None) -> Tensor:
-    """The class of every image, (N,)."""
+def _scores(logits: Any, classes: int | Sequence[int] | Tensor | None) -> Tensor:
+    """The logit of the class of every image, (N,)."""
     if not isinstance(logits, Tensor) or logits.dim() != 2:
         raise ValueError('Grad-CAM needs a classifier, whose output is a tensor of logits of shape (N, classes).')
-    if classes is None:
-        return logits.argmax(dim=1)
     n, num_classes = logits.shape
-    chosen = torch.as_tensor(classes, device=logits.device)
+    chosen = logits.argmax(dim=1) if classes is None else torch.as_tensor(classes, device=logits.device)
     if chosen.dim() == 0:
         chosen = chosen.repeat(n)
     if chosen.shape != (n,):
@@ -102,4 +100,4 @@ def _chosen(logits: Any, classes: int | Sequence[int] | Tensor | None) -> Tensor
     for index in chosen.tolist():
         if not 0 <= index < num_classes:
             raise ValueError(f'Class {index} is out of range: the classes are 0 to {num_classes - 1}.')
-    return chosen
+    return logits.gather(1, chosen[:, None])[:, 0]
