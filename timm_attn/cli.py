@@ -6,6 +6,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from timm_attn.reports.verbs import add_verbs
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a verb; what the input did not allow becomes one line on stderr and exit status 1."""
@@ -90,6 +92,8 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument('--data-dir', type=Path, required=True)
     verb.add_argument('--output', type=Path, required=True)
     verb.set_defaults(run=_train)
+
+    add_verbs(verbs)
     return parser
 
 
