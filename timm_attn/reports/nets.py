@@ -79,7 +79,7 @@ def load_net(name: str, checkpoint: Path | None = None, device: str = 'cpu', *, 
         model.load_state_dict(state_dict)
     cfg = model.default_cfg
     labels = list(cfg.get('label_names') or ())
-    if len(labels) != model.num_classes:
+    if checkpoint is not None or len(labels) != model.num_classes:  # whose classes are others
         labels = [f'class {i}' for i in range(int(model.num_classes))]  # type: ignore[arg-type]
     return Net(name, model.to(on).eval(), resolve_model_data_config(model), labels, on)
 
