@@ -24,6 +24,7 @@ COLOURS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00')
 DASHES: Sequence[Any] = ('solid', (0, (5, 1.5)), (0, (1.5, 1)), (0, (5, 1.5, 1, 1.5)), (0, (8, 2)))
 HEAT = 'viridis'
 DPI = 110
+MAX_CHANNELS = 200
 SCALE = 'maps: dark low, yellow high'
 _STYLE: Any = {
     'font.size': 9,
@@ -82,10 +83,16 @@ def show_map(ax: 'Axes', values: Array, title: str, image: Array | None = None) 
 
 def show_curve(ax: 'Axes', values: Array, title: str) -> None:
     """A value a channel, (C,)."""
-    ax.plot(values, color=COLOURS[0], linewidth=1)
+    channels = sampled_channels(ax, len(values))
+    ax.plot(channels, values[channels], color=COLOURS[0], linewidth=1)
     ax.set_title(title)
-    ax.set_xlabel('channel')
+
+
+def sampled_channels(ax: 'Axes', channels: int) -> npt.NDArray[np.int64]:
+    """The channels that curves show, at most 200 at equal steps (as BAM Figure 5 does), and the axis for them."""
+    ax.set_xlabel('channel' if channels <= MAX_CHANNELS else f'channel ({MAX_CHANNELS} of {channels})')
     ax.margins(x=0)
+    return np.linspace(0, channels - 1, min(channels, MAX_CHANNELS)).round().astype(np.int64)
 
 
 def value_range(values: Array) -> str:

@@ -58,11 +58,14 @@ def _show(ax: 'Axes', view: StageView, field: str) -> None:
         ax.set_axis_on()
         show_curve(ax, values, '')
     else:
-        name = view.path if field == 'features' else str(view.layer)
-        owner, _, attribute = name.rpartition('.')
-        show_map(
-            ax, values, f'{owner}.\n{attribute}\n{value_range(values)}' if owner else f'{name}\n{value_range(values)}'
-        )
+        path = view.path if field == 'features' else str(view.layer)
+        show_map(ax, values, f'{_broken(path)}\n{value_range(values)}')
+
+
+def _broken(path: str) -> str:
+    """A long path in two lines."""
+    owner, _, attribute = path.rpartition('.')
+    return f'{owner}.\n{attribute}' if len(path) > 12 and owner else path
 
 
 def _shown(view: StageView, field: str) -> Array | None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from timm_attn.analysis import ClassMeans
-from timm_attn.figures.canvas import COLOURS, DASHES, new_axes, styled
+from timm_attn.figures.canvas import COLOURS, DASHES, new_axes, sampled_channels, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -45,11 +45,12 @@ def profile_figure(nets: Mapping[str, Mapping[str, ClassMeans]], classes: Mappin
 
 
 def _draw(ax: 'Axes', means: ClassMeans, classes: Mapping[int, str]) -> None:
-    values = means.means
+    channels = sampled_channels(ax, means.sums.shape[1])
+    values = means.means[:, channels]
     styles: Sequence[tuple[str, Any]] = list(zip(COLOURS, DASHES, strict=True))
     for (number, name), (colour, dashes) in zip(classes.items(), styles, strict=False):
-        ax.plot(values[number].numpy(), color=colour, linestyle=dashes, linewidth=1, label=name)
+        ax.plot(channels, values[number].numpy(), color=colour, linestyle=dashes, linewidth=1, label=name)
     everything = torch.nanmean(values, dim=0).numpy()
-    ax.plot(everything, color='black', linewidth=1.6, alpha=0.6, label=f'mean of {len(values)} classes', zorder=1)
-    ax.margins(x=0)
-    ax.set_xlabel('channel')
+    ax.plot(
+        channels, everything, color='black', linewidth=1.6, alpha=0.6, label=f'mean of {len(values)} classes', zorder=1
+    )
