@@ -275,7 +275,8 @@ def test_cost_of_operations_that_can_be_counted_by_hand() -> None:
     class Layer(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             y = x.exp()  # reads and writes a map, saves its result
-            y = y * y.mean(dim=(2, 3), keepdim=True)  # reads a map; reads a map and 6 numbers, writes a map, saves both
+            gate = y.mean(dim=(2, 3), keepdim=True).expand_as(y)  # reads a map, writes 6 numbers
+            y = y * gate  # reads a map and 6 numbers, writes a map, saves both
             return y.view(2, -1, 4, 5).transpose(2, 3)  # moves nothing
 
     net = nn.Sequential(Layer())
@@ -285,6 +286,11 @@ def test_cost_of_operations_that_can_be_counted_by_hand() -> None:
     size, gates = 4 * 120, 4 * 6
     assert layer.moved_bytes == whole.moved_bytes == 5 * size + 2 * gates
     assert layer.saved_bytes == whole.saved_bytes == size + gates
+
+
+def test_saved_bytes_leave_the_parameters_out() -> None:
+    conv = analysis.cost_report(nn.Sequential(nn.Conv2d(3, 50, 1)), torch.randn(2, 3, 4, 5), ['0'], repeats=1)[0]
+    assert conv.saved_bytes == 4 * 120 and conv.params == 200 and conv.macs == 2 * 20 * 3 * 50
 
 
 def test_simam_saves_what_its_formula_keeps() -> None:

@@ -13,15 +13,16 @@ from timm_attn.analysis import class_selectivity, selectivity_index
 
 
 class Known(nn.Module):
-    """A stage whose four maps are known functions of a red, a green and a blue value."""
+    """A stage whose five maps are known functions of a red, a green and a blue value."""
 
-    feature_info = [dict(module='stage', num_chs=4)]
+    feature_info = [dict(module='stage', num_chs=5)]
 
     def __init__(self) -> None:
         super().__init__()
-        self.stage = nn.Conv2d(3, 4, 1, bias=False)
-        red, shared, dead, double = [1.0, 0, 0], [1.0, 1, 1], [-1.0, -1, -1], [2.0, 1, 0]
-        self.stage.weight.data = torch.tensor([red, shared, dead, double])[:, :, None, None]
+        self.stage = nn.Conv2d(3, 5, 1, bias=False)
+        red, shared, dead = [1.0, 0, 0], [1.0, 1, 1], [-1.0, -1, -1]
+        double, signed = [2.0, 1, 0], [1.0, -1, -1]
+        self.stage.weight.data = torch.tensor([red, shared, dead, double, signed])[:, :, None, None]
 
     def forward(self, x: Tensor) -> Tensor:
         return self.stage(x)
@@ -36,13 +37,14 @@ def coloured(classes: list[int]) -> Tensor:
 
 
 def test_a_net_with_known_answers() -> None:
-    """Unequal classes in unequal batches: class 0 alone; equal for all; never active; 2, 1 and 0 of the classes."""
+    """Unequal classes in unequal batches. The maps: class 0 alone; equal for all; never active; 2, 1 and 0 of the
+    classes; class 0 alone after the ReLU."""
     labels = [0, 1, 1, 2, 1, 0, 2, 1]
     images = coloured(labels)
     batches = [(images[:3], torch.tensor(labels[:3])), (images[3:], torch.tensor(labels[3:]))]
     index = class_selectivity(Known(), batches, 3)
     assert list(index) == ['stage'] and index['stage'].dtype == torch.float64
-    assert index['stage'].tolist() == [1.0, 0.0, 0.0, (2 - 0.5) / (2 + 0.5)]
+    assert index['stage'].tolist() == [1.0, 0.0, 0.0, (2 - 0.5) / (2 + 0.5), 1.0]
     named = class_selectivity(Known(), batches, 5, layers=['stage'])  # classes 3 and 4 have no images
     assert torch.equal(named['stage'], index['stage'])
 
