@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import timm
 import torch
@@ -49,8 +49,21 @@ def read_image(path: Path) -> Image.Image:
         ValueError: the file is missing or cannot be decoded.
     """
     try:
-        return Image.open(path).convert('RGB')
+        return decode_image(path, path)
     except FileNotFoundError:
         raise ValueError(f'There is no image {path}.') from None
+
+
+def decode_image(file: Path | IO[bytes], name: object) -> Image.Image:
+    """A file as an RGB image.
+
+    Raises:
+        FileNotFoundError: it is not there.
+        ValueError: it cannot be decoded; the message has its name.
+    """
+    try:
+        return Image.open(file).convert('RGB')
+    except FileNotFoundError:
+        raise
     except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError) as error:
-        raise ValueError(f'{path} cannot be read as an image: {error}.') from error
+        raise ValueError(f'{name} cannot be read as an image: {error}.') from error

@@ -1,31 +1,117 @@
 """The one place that registers hooks."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 T = TypeVar('T')
 
 
 @contextmanager
-def record(layers: Mapping[str, nn.Module], reading: Callable[[Any, Tensor], T]) -> Iterator[dict[str, T]]:
-    """Collects `reading(layer, its input)` of every layer, by name, at each forward pass inside the with block.
+def hooked(
+    layers: Mapping[str, nn.Module],
+    before: Callable[[str, Any, Any], Tensor | None] | None = None,
+    after: Callable[[str, Any, Any, Any], Tensor | None] | None = None,
+) -> Iterator[None]:
+    """Calls `before(path, layer, x)` ahead of each layer and `after(path, layer, x, y)` behind it.
 
-    The hooks are gone afterwards, also after an exception.
+    A tensor that they return replaces the input x or the output y. The hooks are gone afterwards, also after an
+    exception.
     """
-    readings: dict[str, T] = {}
 
-    def hook_for(name: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-        def hook(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-            readings[name] = reading(layer, inputs[0])
+    def ahead(path: str) -> Callable[[Any, Any], Any]:
+        def hook(layer: Any, inputs: Any) -> Any:
+            assert before is not None
+            new = before(path, layer, inputs[0])
+            return None if new is None else (new, *inputs[1:])
 
         return hook
 
-    handles = [layer.register_forward_pre_hook(hook_for(name)) for name, layer in layers.items()]
+    def behind(path: str) -> Callable[[Any, Any, Any], Any]:
+        def hook(layer: Any, inputs: Any, output: Any) -> Any:
+            assert after is not None
+            return after(path, layer, inputs[0], output)
+
+        return hook
+
+    handles = []
     try:
-        yield readings
+        for path, layer in layers.items():
+            if before is not None:
+                handles.append(layer.register_forward_pre_hook(ahead(path)))
+            if after is not None:
+                handles.append(layer.register_forward_hook(behind(path)))
+        yield
     finally:
         for handle in handles:
             handle.remove()
+
+
+@contextmanager
+def record(layers: Mapping[str, nn.Module], reading: Callable[[Any, Tensor], T]) -> Iterator[dict[str, T]]:
+    """Collects `reading(layer, its input)` of every layer, by path, at each forward pass inside the with block."""
+    readings: dict[str, T] = {}
+
+    def read(path: str, layer: Any, x: Tensor) -> None:
+        readings[path] = reading(layer, x)
+
+    with hooked(layers, before=read):
+        yield readings
+
+
+@contextmanager
+def observed(model: nn.Module) -> Iterator[None]:
+    """The net in evaluation mode inside the with block, and every module in its own mode again afterwards.
+
+    Raises:
+        ValueError: hooks of the net would not run, because it is scripted or compiled.
+    """
+    refuse_compiled(model)
+    modes = {module: module.training for module in model.modules()}
+    try:
+        model.eval()
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+def find_layers(model: nn.Module, paths: Iterable[str]) -> dict[str, nn.Module]:
+    """The layers at some paths of a net.
+
+    Raises:
+        ValueError: one is not there; the message lists those that are.
+    """
+    refuse_compiled(model)
+    modules = {path: module for path, module in model.named_modules() if path}
+    for path in paths:
+        if path not in modules:
+            raise ValueError(f'{type(model).__name__} has no layer {path!r}; its layers are {", ".join(modules)}.')
+    return {path: modules[path] for path in paths}
+
+
+def feature_map(path: str, x: Any) -> Tensor:
+    """What went into or came out of a layer, if it is a batch of maps, (N, C, H, W).
+
+    Raises:
+        ValueError: it is not.
+    """
+    if not isinstance(x, Tensor) or x.dim() != 4:
+        found = f'a tensor of shape {tuple(x.shape)}' if isinstance(x, Tensor) else type(x).__name__
+        raise ValueError(f'Layer {path!r} has no map of shape (N, C, H, W) there, but {found}.')
+    return x
+
+
+def refuse_compiled(model: nn.Module) -> None:
+    """Raises ValueError where the hooks of a net would not run."""
+    for module in model.modules():
+        what = None
+        if isinstance(module, torch.jit.ScriptModule):
+            what = 'scripted'
+        elif '_orig_mod' in module._modules or getattr(module, '_compiled_call_impl', None) is not None:
+            what = 'compiled'
+        if what is not None:
+            raise ValueError(f'The hooks that look into a net do not run in a {what} one: analyse the net before that.')

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from timm_attn.analysis.hooks import hooked, observed
 from timm_attn.attention import ECA, SE
 
 Size = tuple[int, int, int]  # channels, height, width
@@ -86,22 +87,11 @@ def _count(model: nn.Module, input_size: Size, rules: Rules) -> int:
     """The rules' sum over one forward pass in evaluation mode; on a meta device nothing is computed."""
     total = 0
 
-    def counted(rule: Rule) -> Callable[[nn.Module, Any, Any], None]:
-        def add(module: nn.Module, inputs: Any, output: Any) -> None:
-            nonlocal total
-            total += rule(module, inputs[0], output)
+    def add(path: str, module: Any, x: Tensor, y: Tensor) -> None:
+        nonlocal total
+        total += sum(rule(module, x, y) for layer, rule in rules.items() if isinstance(module, layer))
 
-        return add
-
-    modules = [(m, rule) for m in model.modules() for layer, rule in rules.items() if isinstance(m, layer)]
-    handles = [m.register_forward_hook(counted(rule)) for m, rule in modules]
-    modes = {m: m.training for m in model.modules()}
-    try:
-        with torch.no_grad():
-            model.eval()(torch.empty(1, *input_size, device=next(model.parameters()).device))
-    finally:
-        for handle in handles:
-            handle.remove()
-        for m, mode in modes.items():
-            m.training = mode
+    counted = {path: m for path, m in model.named_modules() if any(isinstance(m, layer) for layer in rules)}
+    with observed(model), hooked(counted, after=add), torch.no_grad():
+        model(torch.empty(1, *input_size, device=next(model.parameters()).device))
     return total

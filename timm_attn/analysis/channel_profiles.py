@@ -1,0 +1,39 @@
+"""Channel-weight profiles (ECA-Net supplement, Figure B): the mean attention of every channel for every class."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from timm_attn.analysis.attention_maps import channel_profile, require_attention
+from timm_attn.analysis.class_means import ClassMeans
+from timm_attn.analysis.hooks import observed, record
+
+
+@torch.no_grad()
+def channel_profiles(
+    model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], num_classes: int
+) -> dict[str, ClassMeans]:
+    """The mean over a class's images of each attention layer's factor of a channel, by the layer's path.
+
+    Factors that vary over the positions (SimAM, BAM, CBAM) are averaged over them too. `.means` of a layer is
+    (classes, C); its mean over the classes is the reference curve of Figure B. Only sums are kept.
+
+    Args:
+        batches: normalised images (N, 3, H, W), where the model is, and labels (N,), such as timm's loaders give.
+
+    Raises:
+        ValueError: the model has no attention layers, or is scripted or compiled; a label is out of range; there are
+            no images.
+    """
+    layers = require_attention(model)
+    profiles: dict[str, ClassMeans] = {}
+    with observed(model), record(layers, lambda layer, x: channel_profile(layer.attention(x))) as seen:
+        for images, labels in batches:
+            model(images)
+            for path, profile in seen.items():
+                means = profiles.setdefault(path, ClassMeans.zeros(num_classes, profile.shape[1]))
+                means.add(profile.cpu(), labels.cpu())
+    if not profiles:
+        raise ValueError('There are no images to average over.')
+    return profiles

@@ -1,0 +1,140 @@
+"""What the layers of a net cost: parameters, arithmetic, memory traffic, memory for the backward pass, time."""
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from timm_attn.analysis.hooks import find_layers, observed, record, refuse_compiled
+from timm_attn.analysis.stages import stage_layers
+from timm_attn.attach import attention_layers
+
+NET = '(whole net)'
+
+
+class Cost(NamedTuple):
+    """What one layer costs for a batch, in evaluation mode.
+
+    Args:
+        path, kind: the layer's path in the model, and its class.
+        shape: of its input, (N, C, H, W).
+        params: parameters.
+        macs: multiply-accumulates of its convolutions and matrix products; scaling a map by its attention is none.
+        moved_bytes: memory traffic, if each of torch's operations reads its inputs and writes its outputs once.
+        saved_bytes: what the forward pass keeps for the backward pass, parameters and buffers left out.
+        milliseconds: the median time of a forward pass without gradients.
+    """
+
+    path: str
+    kind: str
+    shape: tuple[int, ...]
+    params: int
+    macs: int
+    moved_bytes: int
+    saved_bytes: int
+    milliseconds: float
+
+
+def cost_report(
+    model: nn.Module, images: Tensor, layers: Sequence[str] | None = None, *, repeats: int = 10
+) -> list[Cost]:
+    """The cost of each attention layer of a net, or of each stage where it has none, and last of the whole net.
+
+    Each layer is measured alone, on the map that it gets in a forward pass of the images, as torch runs it eagerly.
+
+    Args:
+        images: (N, 3, H, W), where the model is; their values do not matter.
+        layers: the paths of other layers.
+        repeats: runs of which the time is the median.
+
+    Raises:
+        ValueError: there is no such layer (the message lists them), repeats is not positive, or the model is scripted
+            or compiled.
+    """
+    if repeats < 1:
+        raise ValueError(f'repeats must be positive, but got {repeats}.')
+    refuse_compiled(model)
+    chosen = find_layers(model, layers) if layers is not None else attention_layers(model) or stage_layers(model)
+    with observed(model):
+        with torch.no_grad(), record(chosen, lambda layer, x: _cost(layer, x, repeats)) as costs:
+            model(images)
+        net = _cost(model, images, repeats)
+    rows = {**{path: cost for path, cost in costs.items() if path in chosen}, NET: net}
+    return [Cost(path, type(chosen.get(path, model)).__name__, *values) for path, values in rows.items()]
+
+
+def _cost(layer: nn.Module, x: Tensor, repeats: int) -> tuple[Any, ...]:
+    """The fields of Cost from `shape` on. layer.forward, because a call would run the hooks that called this."""
+    params = sum(p.numel() for p in layer.parameters())
+    with torch.no_grad(), _Traffic() as traffic:  # type: ignore[no-untyped-call]
+        layer.forward(x)
+    saved = _saved_bytes(layer, x)
+    return tuple(x.shape), params, traffic.macs, traffic.moved_bytes, saved, _milliseconds(layer.forward, x, repeats)
+
+
+class _Traffic(TorchDispatchMode):
+    """Counts what passes torch's dispatcher; views move nothing."""
+
+    macs = moved_bytes = 0
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        from torch.utils.flop_counter import flop_registry  # not at the import of timm_attn, which has to be quick
+
+        kwargs = kwargs or {}
+        out = func(*args, **kwargs)
+        if not func.is_view:
+            self.moved_bytes += sum(_touched_bytes(t) for t in tree_leaves((args, kwargs, out)))
+        count = flop_registry.get(func.overloadpacket)
+        if count is not None:
+            self.macs += count(*args, **kwargs, out_val=out) // 2
+        return out
+
+
+def _touched_bytes(t: Any) -> int:
+    """The bytes of the different elements of a tensor: an expanded one repeats its own."""
+    if not isinstance(t, Tensor):
+        return 0
+    elements = 1
+    for size, stride in zip(t.shape, t.stride(), strict=True):
+        elements *= size if stride else min(size, 1)
+    return elements * t.element_size()
+
+
+def _saved_bytes(layer: nn.Module, x: Tensor) -> int:
+    """The storages that autograd keeps, each counted once."""
+    own = {t.untyped_storage().data_ptr() for t in (*layer.parameters(), *layer.buffers())}
+    kept: dict[int, torch.UntypedStorage] = {}  # holding them keeps their addresses from being used again
+
+    def keep(t: Tensor) -> Tensor:
+        storage = t.untyped_storage()
+        if storage.data_ptr() not in own:
+            kept[storage.data_ptr()] = storage
+        return t
+
+    with torch.enable_grad(), saved_tensors_hooks(keep, lambda t: t):
+        output = layer.forward(x.detach().clone().requires_grad_().clone())
+    del output
+    return sum(storage.nbytes() for storage in kept.values())
+
+
+def _milliseconds(run: Callable[[Tensor], Any], x: Tensor, repeats: int) -> float:
+    times = []
+    with torch.no_grad():
+        for _ in range(repeats + 1):  # the first one warms up
+            _finish(x.device)
+            start = time.perf_counter()
+            run(x)
+            _finish(x.device)
+            times.append(time.perf_counter() - start)
+    return 1000 * statistics.median(times[1:])
+
+
+def _finish(device: torch.device) -> None:
+    if device.type != 'cpu':
+        torch.accelerator.synchronize(device)

@@ -1,0 +1,31 @@
+"""The console command `timm-attn`: every verb parses its arguments and calls one library function."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from timm_attn.cli import models, seeing, training, weights
+
+TOPICS = (models, training, weights, seeing)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs a verb; what the input did not allow becomes one line on stderr and exit status 1."""
+    args = _parser().parse_args(argv)
+    try:
+        args.run(args)
+    except BrokenPipeError:  # the reader of a pipe has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (ValueError, RuntimeError, OSError) as error:
+        print(f'timm-attn: {" ".join(str(error).split())}', file=sys.stderr)
+        return 1
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog='timm-attn', description='Attention modules for ConvNets as timm models.')
+    verbs = parser.add_subparsers(metavar='VERB', required=True)
+    for topic in TOPICS:
+        topic.add_verbs(verbs)
+    return parser

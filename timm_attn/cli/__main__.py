@@ -1,0 +1,7 @@
+"""`python -m timm_attn.cli`, as torchrun calls it."""
+
+import sys
+
+from timm_attn.cli import main
+
+sys.exit(main())

@@ -1,0 +1,110 @@
+"""The verbs of `timm-attn` that train and test: train, sweep, curves, validate."""
+
+import argparse
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from timm_attn.training.recipe import Recipe
+
+
+def add_verbs(verbs: 'argparse._SubParsersAction[argparse.ArgumentParser]') -> None:
+    """Adds the parsers; only a verb that runs imports more than argparse."""
+    verb = _on_images(verbs, 'train', 'train a model by a recipe', _train)
+    verb.add_argument('--output', type=Path, required=True)
+    verb.add_argument('--resume', action='store_true', help='go on where the run in --output ended')
+    verb.add_argument('--seed', type=int, help="instead of the recipe's")
+    verb.add_argument('--freeze', action='store_true', help='train the classifier alone')
+    verb.add_argument('--tensorboard', action='store_true')
+    verb.add_argument('--confusion', action='store_true', help='draw confusion.png at the end')
+
+    verb = _on_images(verbs, 'sweep', 'search an option of the attention on a part of the training images', _sweep)
+    verb.add_argument('--output', type=Path, required=True)
+    verb.add_argument('--attn-kwarg', required=True, help='such as e_lambda, reduction, dilation or kernel_size')
+    verb.add_argument('--values', nargs='+', required=True)
+    verb.add_argument('--repeats', type=int, default=5, help='runs a value, each with its seed; default: %(default)s')
+    verb.add_argument('--holdout', type=int, default=5000, help='training images kept for validation; default: 5000')
+
+    verb = verbs.add_parser('curves', help='the training and validation curves of runs in one picture')
+    verb.add_argument('runs', nargs='+', type=Path, help='the --output of a training')
+    verb.add_argument('--output', type=Path, default=Path('curves.png'), help='default: %(default)s')
+    verb.add_argument('--metrics', nargs='+', choices=('loss', 'top1', 'top5'), default=['top1', 'top5'])
+    verb.set_defaults(run=_curves)
+
+    verb = _on_images(verbs, 'validate', 'the accuracy of a model on a folder of images', _validate)
+    verb.add_argument('--checkpoint', type=Path, help='.safetensors or .pth.tar; default: the pretrained weights')
+    verb.add_argument('--split', help="default: the recipe's, or validation")
+    verb.add_argument('--workers', type=int, default=0)
+
+
+def _on_images(verbs: Any, name: str, what: str, run: Callable[[argparse.Namespace], None]) -> argparse.ArgumentParser:
+    """A verb that reads images by a recipe."""
+    verb: argparse.ArgumentParser = verbs.add_parser(name, help=what)
+    config = "a recipe's name, or a YAML file in timm's vocabulary"
+    verb.add_argument('--config', required=name != 'validate', help=config)
+    verb.add_argument('--set', nargs='+', default=[], metavar='KEY=VALUE', help='values of the recipe to change')
+    verb.add_argument('--model', required=True)
+    verb.add_argument('--data-dir', type=Path, required=True)
+    verb.add_argument('--device', help='such as cpu or cuda; default: a GPU if there is one')
+    verb.add_argument('--unreadable', choices=('stop', 'skip'), default='stop', help='what a broken image file does')
+    verb.set_defaults(run=run)
+    return verb
+
+
+def _train(args: argparse.Namespace) -> None:
+    from timm_attn.training.runner import train
+
+    weights = train(
+        _recipe(args), args.model, args.data_dir, args.output, resume=args.resume, head_only=args.freeze,
+        skip_unreadable=args.unreadable == 'skip', tensorboard=args.tensorboard, confusion_matrix=args.confusion,
+    )  # fmt: skip
+    if not int(os.environ.get('RANK', '0')):  # of torchrun's processes the first alone prints
+        print(weights)
+
+
+def _validate(args: argparse.Namespace) -> None:
+    from timm_attn.training.validate import validate
+
+    metrics = validate(
+        args.model, args.data_dir, weights=args.checkpoint, recipe=_recipe(args) if args.config else None,
+        split=args.split, workers=args.workers, device=args.device, skip_unreadable=args.unreadable == 'skip',
+    )  # fmt: skip
+    if not int(os.environ.get('RANK', '0')):
+        print(', '.join(f'{name} {value:.6g}' for name, value in metrics.items()))
+
+
+def _sweep(args: argparse.Namespace) -> None:
+    from timm_attn.training.sweep import sweep
+
+    rows = sweep(
+        _recipe(args), args.model, args.data_dir, args.output, attn_kwarg=args.attn_kwarg, values=args.values,
+        repeats=args.repeats, holdout=args.holdout,
+    )  # fmt: skip
+    for row in () if int(os.environ.get('RANK', '0')) else rows:
+        spread = 'one run' if row['sd'] is None else f'sd {row["sd"]:.2f}, n = {row["n"]}'
+        print(f'{args.attn_kwarg} {row["value"]}: top-1 {row["mean"]:.2f} %, {spread}')
+
+
+def _curves(args: argparse.Namespace) -> None:
+    from timm_attn.training.curves import curves
+
+    curves(args.runs, args.output, args.metrics)
+
+
+def _recipe(args: argparse.Namespace) -> 'Recipe':
+    import yaml
+
+    from timm_attn.training.recipe import load_recipe
+
+    changes: dict[str, Any] = {}
+    for change in args.set:
+        key, equals, value = change.partition('=')
+        if not equals:
+            raise ValueError(f'--set takes KEY=VALUE, but got {change!r}.')
+        changes[key] = yaml.safe_load(value)
+    for key in ('seed', 'device'):
+        if getattr(args, key, None) is not None:
+            changes[key] = getattr(args, key)
+    return load_recipe(args.config, changes)

@@ -1,0 +1,19 @@
+"""Figures of what the analysis found, drawn with matplotlib; data in, figure out."""
+
+from timm_attn.figures.canvas import require_matplotlib, save
+from timm_attn.figures.comparison import comparison_sheet
+from timm_attn.figures.cost import cost_figure
+from timm_attn.figures.explanation import Explanation, explanation_sheet
+from timm_attn.figures.profiles import profile_figure
+from timm_attn.figures.selectivity import selectivity_figure
+
+__all__ = [
+    'Explanation',
+    'comparison_sheet',
+    'cost_figure',
+    'explanation_sheet',
+    'profile_figure',
+    'require_matplotlib',
+    'save',
+    'selectivity_figure',
+]

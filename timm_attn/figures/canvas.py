@@ -1,0 +1,131 @@
+"""What all figures share: matplotlib where it is installed, colours, sizes, and a file that is whole or not there."""
+
+import functools
+import importlib.util
+import os
+import textwrap
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+P = ParamSpec('P')
+T = TypeVar('T')
+Array = npt.NDArray[np.floating[Any]]
+FORMATS = ('png', 'svg')
+# Okabe and Ito's colours, which colour-blind readers tell apart, dark ones first; the dashes are for grey prints
+COLOURS = ('#0072B2', '#D55E00', '#009E73', '#CC79A7', '#E69F00')
+DASHES: Sequence[Any] = ('solid', (0, (5, 1.5)), (0, (1.5, 1)), (0, (5, 1.5, 1, 1.5)), (0, (8, 2)))
+HEAT = 'viridis'
+DPI = 110
+MAX_CHANNELS = 200
+SCALE = 'maps: dark low, yellow high'
+_STYLE: Any = {
+    'font.size': 9,
+    'axes.titlesize': 9,
+    'axes.labelsize': 9,
+    'xtick.labelsize': 8,
+    'ytick.labelsize': 8,
+    'legend.fontsize': 8.5,
+    'axes.spines.top': False,
+    'axes.spines.right': False,
+    'svg.hashsalt': 'timm_attn',  # the same figure gives the same file
+}
+
+
+def require_matplotlib() -> None:
+    """Raises RuntimeError where figures cannot be drawn."""
+    if importlib.util.find_spec('matplotlib') is None:
+        raise RuntimeError("Figures need matplotlib: pip install 'timm-attn[plots]'.")
+
+
+def styled(draw: Callable[P, T]) -> Callable[P, T]:
+    """A function that draws, with the sizes of all our figures."""
+
+    @functools.wraps(draw)
+    def in_style(*args: P.args, **kwargs: P.kwargs) -> T:
+        require_matplotlib()
+        from matplotlib import rc_context
+
+        with rc_context(_STYLE):
+            return draw(*args, **kwargs)
+
+    return in_style
+
+
+def new_axes(
+    rows: int, columns: int, size: tuple[float, float], title: str, **options: Any
+) -> 'tuple[Figure, npt.NDArray[Any]]':
+    """A figure of that size in inches with a grid of axes, (rows, columns), and a title above."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=size, layout='constrained')
+    letters = int(size[0] / 0.092)  # of a line at this size
+    lines = [line for part in title.split('\n') for line in textwrap.wrap(part, letters)]
+    figure.suptitle('\n'.join(lines), fontsize=10.5, x=0.01, ha='left')
+    return figure, figure.subplots(rows, columns, squeeze=False, **options)
+
+
+def show_map(ax: 'Axes', values: Array, title: str, image: Array | None = None) -> None:
+    """A map (H, W) from its lowest to its highest value, over the grey image (H, W, 3) if there is one."""
+    if image is not None:
+        ax.imshow(image.mean(axis=2), cmap='gray', vmin=0, vmax=1, interpolation='nearest')
+    ax.imshow(values, cmap=HEAT, alpha=1.0 if image is None else 0.6, interpolation='nearest')
+    ax.set_title(title)
+    ax.set_axis_off()
+
+
+def show_curve(ax: 'Axes', values: Array, title: str) -> None:
+    """A value a channel, (C,)."""
+    channels = sampled_channels(ax, len(values))
+    ax.plot(channels, values[channels], color=COLOURS[0], linewidth=1)
+    ax.set_title(title)
+
+
+def sampled_channels(ax: 'Axes', channels: int) -> npt.NDArray[np.int64]:
+    """The channels that curves show, at most 200 at equal steps (as BAM Figure 5 does), and the axis for them."""
+    ax.set_xlabel('channel' if channels <= MAX_CHANNELS else f'channel ({MAX_CHANNELS} of {channels})')
+    ax.margins(x=0)
+    return np.linspace(0, channels - 1, min(channels, MAX_CHANNELS)).round().astype(np.int64)
+
+
+def value_range(values: Array) -> str:
+    """What the ends of a map's colour scale stand for."""
+    return f'{values.min():.3g} to {values.max():.3g}'
+
+
+@styled
+def save(figure: 'Figure', path: Path) -> Path:
+    """Writes a PNG or SVG by the suffix; the file appears only when it is complete, in a folder that is made.
+
+    Raises:
+        ValueError: the suffix is of neither.
+    """
+    file_format = check_format(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f'{path.name}.partial')
+    dates = {'Date': None} if file_format == 'svg' else {'Software': None}
+    try:
+        figure.savefig(partial, format=file_format, dpi=DPI, metadata=dates)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return path
+
+
+def check_format(path: Path) -> str:
+    """The format that a file's suffix names.
+
+    Raises:
+        ValueError: it is none of FORMATS.
+    """
+    file_format = path.suffix.lower().removeprefix('.')
+    if file_format not in FORMATS:
+        raise ValueError(f'A figure is a .png or .svg file, but got {str(path)!r}.')
+    return file_format

@@ -1,0 +1,54 @@
+"""A labelled dataset as timm reads it, where an unreadable picture is an error."""
+
+import tarfile
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from timm.data import create_dataset, create_loader
+from torch import Tensor
+from torch.utils.data import Dataset
+from tqdm import tqdm
+
+from timm_attn.predict import decode_image
+from timm_attn.reports.nets import Net
+
+
+class Pictures(Dataset[tuple[Any, int]]):
+    """The images of a folder of class folders, or of a tar of them. (timm skips what it cannot read.)
+
+    Raises:
+        FileNotFoundError: it is not there.
+        ValueError: it has no images; on access, a picture cannot be read.
+    """
+
+    def __init__(self, path: Path) -> None:
+        if not path.exists():
+            raise FileNotFoundError(f'There is no folder or tar {path}.')
+        try:
+            self.source: Any = create_dataset('', root=str(path))
+        except (RuntimeError, ValueError, tarfile.TarError) as error:
+            raise ValueError(f'{path} has no images in class folders: {error}') from error
+        self.transform: Any = None  # timm's loaders set it
+        reader = self.source.reader
+        names = reader.class_to_idx if hasattr(reader, 'class_to_idx') else reader.class_name_to_idx
+        self.classes: list[str] = sorted(names, key=names.__getitem__)
+        if '' in names:
+            raise ValueError(f'{path} has images outside of class folders.')
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        file, label = self.source.reader[index]
+        with file:
+            image = decode_image(file, self.source.filename(index, absolute=True))
+        return (image if self.transform is None else self.transform(image)), int(label)
+
+
+def batches_of(dataset: Any, net: Net, batch_size: int = 100) -> Iterable[tuple[Tensor, Tensor]]:
+    """Every picture once, under the preprocessing of the net's cfg, on its device, with a progress bar."""
+    settings = {k: net.data_config[k] for k in ('input_size', 'mean', 'std', 'interpolation', 'crop_pct')}
+    serial: dict[str, Any] = dict(num_workers=0, persistent_workers=False)
+    loader = create_loader(dataset, batch_size=batch_size, device=net.device, **settings, **serial)
+    return tqdm(loader, desc=net.name, unit='batch', leave=False)
