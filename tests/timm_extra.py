@@ -166,7 +166,9 @@ def test_autocast(model_name: str) -> None:
     x = images(model, batch=8)
     with torch.no_grad(), torch.autocast('cpu', dtype=torch.bfloat16):
         outputs = model(x)
-    assert torch.cosine_similarity(outputs.float(), model(x)).median() > 0.9  # a single image may be ill-conditioned
+    assert (
+        torch.cosine_similarity(outputs.float(), model(x)).median() > 0.8
+    )  # unrelated: 0; images may be ill-conditioned
     with torch.autocast('cpu', dtype=torch.bfloat16):
         assert_finite_step(model.train(), x)
 
