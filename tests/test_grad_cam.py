@@ -59,7 +59,9 @@ def test_an_operation_in_place_does_not_touch_the_map() -> None:
     ],
 )
 def test_it_is_that_of_the_grad_cam_package(name: str, layer: str, place: str, targeted: str) -> None:
-    package = pytest.importorskip('pytorch_grad_cam', reason='the package grad-cam of the extra `test` is missing')
+    package = pytest.importorskip(
+        'pytorch_grad_cam', reason='the package grad-cam of the extra `test` cannot be imported', exc_type=ImportError
+    )
     targets = pytest.importorskip('pytorch_grad_cam.utils.model_targets')
     model = timm.create_model(name, pretrained=name == 'cifar_resnet20_simam').eval()
     images = F.interpolate(torch.randn(4, 3, 9, 9), (96, 96), mode='bilinear')
