@@ -20,7 +20,7 @@ from fashion_mnist_to_tar import write_tar  # isort: skip
 DOCS = Path(__file__).resolve().parents[1] / 'docs'
 SAMPLES, GALLERY = DOCS / 'samples', DOCS / 'gallery'
 NET, PLAIN = 'cifar_resnet20_simam', 'cifar_resnet20'
-EXPLAINED = ('ankle boot', 'bag')  # the first image of each
+EXPLAINED = ('ankle boot',)  # the first image of each
 CURVES = ('selectivity', 'profile', 'cost')
 DISAGREED = 1  # the first images on which the two nets disagree
 

@@ -253,6 +253,8 @@ def failure(capsys: pytest.CaptureFixture[str], argv: str) -> str:
             "Unknown model 'cifar_resnet20_siman': did you mean cifar_resnet20_simam",
         ),
         ('explain cifar_resnet20_se good.png', 'No pretrained weights exist for cifar_resnet20_se'),
+        (f'explain {SIMAM} good.png --against {PLAIN} --class 1', '--layer and --class do not go with it.'),
+        (f'explain {SIMAM} good.png --against-checkpoint x', '--against-checkpoint needs --against'),
         (f'profile {PLAIN} one', 'cifar_resnet20 has no attention layers.'),
         (f'profile {SIMAM} one --classes clazz', "There is no class 'clazz': choose from class."),
         (f'profile {SIMAM} one --classes class class class class class', 'At most 4 classes have a curve of their own'),

@@ -52,6 +52,8 @@ def _add_files(verb: argparse.ArgumentParser) -> None:
 def _nets(args: argparse.Namespace) -> list[Any]:
     from timm_attn.reports.nets import distinct, load_net
 
+    if args.against is None and args.against_checkpoint is not None:
+        raise ValueError('--against-checkpoint needs --against and the name of its net.')
     nets = [load_net(args.name, args.checkpoint, args.device)]
     if args.against is not None:
         nets.append(load_net(args.against, args.against_checkpoint, args.device))
@@ -61,6 +63,8 @@ def _nets(args: argparse.Namespace) -> list[Any]:
 def _explain(args: argparse.Namespace) -> None:
     from timm_attn.reports.explain import compare, explain
 
+    if args.against is not None and (args.layer is not None or args.label is not None):
+        raise ValueError('--against shows every stage: --layer and --class do not go with it.')
     first, *second = _nets(args)
     if second:
         rows: Any = compare((first, *second), args.images, args.out, file_format=args.format)
