@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """What `import timm_attn` costs once timm is imported: the median of five fresh processes, in ms."""
 
+import os
 import statistics
 import subprocess
 import sys
@@ -15,7 +16,11 @@ print(1000 * (time.perf_counter() - start))
 
 
 def main() -> int:
-    runs = [float(subprocess.check_output([sys.executable, '-c', CODE], text=True)) for _ in range(5)]
+    # compiled files are what a user has: without them the first process alone would pay for compiling
+    env = {key: value for key, value in os.environ.items() if key != 'PYTHONDONTWRITEBYTECODE'}
+    command = [sys.executable, '-c', CODE]
+    subprocess.check_output(command, env=env)
+    runs = [float(subprocess.check_output(command, env=env, text=True)) for _ in range(5)]
     median = statistics.median(runs)
     print(f'import timm_attn: {median:.0f} ms, of {", ".join(f"{r:.0f}" for r in runs)} (limit {LIMIT_MS})')
     return int(median > LIMIT_MS)
