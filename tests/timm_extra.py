@@ -42,6 +42,9 @@ def build(model_name: str, **kwargs: Any) -> Model:
     are rounding.
     """
     model: Model = timm.create_model(model_name, **kwargs).train()
+    for parameter in model.parameters():
+        if parameter.dim() > 1 and not parameter.any():  # a last layer of zeros hides what is before it, too
+            nn.init.normal_(parameter, std=0.1)
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
@@ -177,9 +180,6 @@ def test_autocast(model_name: str) -> None:
 def test_every_parameter_learns(model_name: str) -> None:
     """Every parameter gets a gradient, but those whose gradient is zero by mathematics."""
     model = build(model_name).double()
-    for parameter in model.parameters():
-        if not parameter.any():  # a last layer of zeros hides what is before it
-            nn.init.normal_(parameter, std=0.1)
     for module in list(model.modules()):
         for name, child in module.named_children():
             if isinstance(child, nn.ReLU):  # a dead unit would be an accident of the random weights
@@ -216,7 +216,8 @@ def test_features_agree(model_name: str, feature_cls: str | None, tmp_path: Path
     maps = list(extractor(x))
     assert [m.shape[1] for m in maps] == extractor.feature_info.channels()
     indices = list(extractor.feature_info.out_indices)
-    assert_close(maps, model.forward_intermediates(x, indices=indices, intermediates_only=True))
+    expected = model.forward_intermediates(x, indices=indices, intermediates_only=True)
+    assert_close(maps, expected, rtol=1e-4, atol=1e-4)  # a graph takes other paths than eager mode
 
 
 @every_model
