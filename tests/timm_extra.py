@@ -43,7 +43,7 @@ def build(model_name: str, **kwargs: Any) -> Model:
     """
     model: Model = timm.create_model(model_name, **kwargs).train()
     for parameter in model.parameters():
-        if parameter.dim() > 1 and not parameter.any():  # a last layer of zeros hides what is before it, too
+        if not parameter.any():  # a last layer of zeros hides what is before it, too
             nn.init.normal_(parameter, std=0.1)
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
     momenta = [norm.momentum for norm in norms]
