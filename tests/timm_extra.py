@@ -211,13 +211,14 @@ def test_features_agree(model_name: str, feature_cls: str | None, tmp_path: Path
     torch.save(model.state_dict(), tmp_path / 'weights.pth')
     weights = {'file': str(tmp_path / 'weights.pth')}
     kwargs: dict[str, Any] = {'features_only': True, 'feature_cls': feature_cls}
-    extractor: Model = timm.create_model(model_name, pretrained=True, pretrained_cfg_overlay=weights, **kwargs).eval()
-    x = images(model)
+    extractor: Model = timm.create_model(model_name, pretrained=True, pretrained_cfg_overlay=weights, **kwargs)
+    extractor.eval().double()  # a graph takes other paths than eager mode, and rounds otherwise
+    x = images(model.double()).double()
     maps = list(extractor(x))
     assert [m.shape[1] for m in maps] == extractor.feature_info.channels()
     indices = list(extractor.feature_info.out_indices)
     expected = model.forward_intermediates(x, indices=indices, intermediates_only=True)
-    assert_close(maps, expected, rtol=1e-4, atol=1e-4)  # a graph takes other paths than eager mode
+    assert_close(maps, expected, rtol=1e-6, atol=1e-9)
 
 
 @every_model
