@@ -40,5 +40,6 @@ def whole_run(folders: Path, out: Path) -> None:
 
 
 if __name__ == '__main__':
-    five_steps(Path(sys.argv[2]))
-    whole_run(Path(sys.argv[1]), Path(sys.argv[2]))
+    with joined('cpu'):  # once: processes that part and meet again may miss each other
+        five_steps(Path(sys.argv[2]))
+        whole_run(Path(sys.argv[1]), Path(sys.argv[2]))
