@@ -31,7 +31,8 @@ def torchrun(*command: object) -> str:
     port = ['--master-port', str(29500 + os.getpid() % 1000)]
     done = subprocess.run(
         [*launcher, *port, *map(str, command)],
-        cwd=ROOT, env={**os.environ, 'PYTHONPATH': paths, 'OMP_NUM_THREADS': '1'}, capture_output=True, text=True, timeout=300,
+        cwd=ROOT, env={**os.environ, 'PYTHONPATH': paths, 'OMP_NUM_THREADS': '1'},
+        capture_output=True, text=True, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
