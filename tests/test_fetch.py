@@ -352,7 +352,7 @@ def test_a_killed_download_leaves_nothing_that_counts(
     folder = store.store_dir()
     folder.mkdir(parents=True)
     code = (
-        'import os, sys, pathlib; from timm_attn.weights.store import replacing\n'
+        'import os, sys, pathlib; from timm_attn.files import replacing\n'
         'with replacing(pathlib.Path(sys.argv[1])) as out:\n'
         '    out.write(b"half"); out.flush(); os.kill(os.getpid(), 9)'
     )

@@ -1,5 +1,6 @@
 """The runner on real images: it learns, repeats itself bit for bit, and goes on exactly where it was interrupted."""
 
+import argparse
 import csv
 import os
 import random
@@ -12,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -327,6 +329,18 @@ def test_unreadable_images(workers: int, small: Path, tmp_path: Path) -> None:
         file.write_text('broken')
     with pytest.raises(UnreadableImageError, match='Not one of the 20 files'):
         open_split(recipe, small, 'train', skip_unreadable=True)[0]
+
+
+def test_validate_reads_checkpoints_of_train_py(folders: Path, finished: Path, tmp_path: Path) -> None:
+    """They hold the script's arguments and numpy's numbers beside the weights."""
+    state = load_file(finished / 'last.safetensors')
+    extra = {'args': argparse.Namespace(lr=0.1), 'metric': np.float64(50), 'arch': MODEL}
+    torch.save({'state_dict': state, **extra}, tmp_path / 'model_best.pth.tar')
+    theirs, ours = (
+        validate(MODEL, folders, weights=path, recipe=short())
+        for path in (tmp_path / 'model_best.pth.tar', finished / 'last.safetensors')
+    )
+    assert theirs == ours
 
 
 def test_validate_refuses(small: Path, finished: Path, tmp_path: Path) -> None:

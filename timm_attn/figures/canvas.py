@@ -1,8 +1,7 @@
-"""What all figures share: matplotlib where it is installed, colours, sizes, and a file that is whole or not there."""
+"""What all figures share: matplotlib where it is installed, colours and sizes."""
 
 import functools
 import importlib.util
-import os
 import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,6 +9,8 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+
+from timm_attn.files import replacing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -108,14 +109,9 @@ def save(figure: 'Figure', path: Path) -> Path:
         ValueError: the suffix is of neither.
     """
     file_format = check_format(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f'{path.name}.partial')
     dates = {'Date': None} if file_format == 'svg' else {'Software': None}
-    try:
-        figure.savefig(partial, format=file_format, dpi=DPI, metadata=dates)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with replacing(path) as file:
+        figure.savefig(file, format=file_format, dpi=DPI, metadata=dates)
     return path
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor
 
-_BLOCK_BYTES = 1 << 20  # of the map, in its computing dtype; see `timm-attn benchmark`
+_BLOCK_BYTES = 1 << 20  # of the map, in its computing dtype: a few of them fit a core's share of the cache
 
 
 def rows_of(x: Tensor) -> Tensor | None:

@@ -1,6 +1,6 @@
 """A trained net by its name, ready to be looked at."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -8,14 +8,13 @@ from typing import Any
 import timm
 import torch
 from PIL import Image
-from safetensors import SafetensorError
 from timm.data import create_transform, resolve_model_data_config
-from timm.models import load_state_dict
 from torch import Tensor, nn
 
 from timm_attn import catalog, zoo
 from timm_attn.figures.canvas import Array
 from timm_attn.weights import convert_state_dict
+from timm_attn.weights.read import read_checkpoint
 
 
 @dataclass(frozen=True)
@@ -106,10 +105,10 @@ def _find_device(device: str) -> torch.device:
     return found
 
 
-def _read(path: Path) -> dict[str, Tensor]:
+def _read(path: Path) -> Mapping[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f'There is no checkpoint {path}.')
     try:
-        return load_state_dict(str(path))
-    except (SafetensorError, RuntimeError, ValueError, EOFError, KeyError) as error:
-        raise ValueError(f'{path} cannot be read as a checkpoint ({type(error).__name__}: {error}).') from error
+        return read_checkpoint(path)
+    except ValueError as error:
+        raise ValueError(f'{path} cannot be read as a checkpoint: {error}') from error

@@ -1,11 +1,13 @@
 """The numbers of a figure, in a file beside it."""
 
 import csv
+import io
 import json
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any
+
+from timm_attn.files import replacing
 
 Row = Mapping[str, Any]
 
@@ -19,14 +21,10 @@ def write_numbers(figure: Path, numbers: str, rows: Iterable[Row]) -> Path:
     table = list(rows)
     check_numbers(numbers)
     path = figure.with_suffix(f'.{numbers}')
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f'{path.name}.partial')
-    try:
-        with partial.open('w', newline='', encoding='utf-8') as f:
-            WRITERS[numbers](f, table)
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    text = io.StringIO(newline='')
+    WRITERS[numbers](text, table)
+    with replacing(path) as file:
+        file.write(text.getvalue().encode())
     return path
 
 

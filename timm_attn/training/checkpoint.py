@@ -6,8 +6,6 @@ loader read these files.
 """
 
 import io
-import os
-import pickle
 import random
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +14,9 @@ from typing import Any, cast
 import numpy as np
 import torch
 
+from timm_attn.files import replacing
 from timm_attn.training.engine import Engine
+from timm_attn.weights.read import read_checkpoint
 
 
 def random_states(device: torch.device) -> dict[str, Any]:
@@ -97,15 +97,10 @@ def write_whole(path: Path, content: bytes | memoryview) -> None:
     Raises:
         RuntimeError: it cannot be written; the old one is still there.
     """
-    partial = path.with_name(f'{path.name}.partial')
     try:
-        with partial.open('wb') as f:
-            f.write(content)
-            f.flush()
-            os.fsync(f.fileno())
-        os.replace(partial, path)
+        with replacing(path) as file:
+            file.write(content)
     except OSError as error:
-        partial.unlink(missing_ok=True)
         kept = 'the last one is kept' if path.exists() else 'there is none yet'
         raise RuntimeError(f'{path} ({len(content):,} bytes) cannot be written: {error.strerror}; {kept}.') from error
 
@@ -120,9 +115,9 @@ def load(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(f'There is no checkpoint {path}.')
     try:
-        state = torch.load(path, map_location='cpu', weights_only=True)
-    except (OSError, RuntimeError, pickle.UnpicklingError, EOFError) as error:
-        raise ValueError(f'{path} cannot be read as a checkpoint: {str(error).splitlines()[0]}') from error
-    if not isinstance(state, dict) or 'state_dict' not in state:
+        state = read_checkpoint(path)
+    except (OSError, ValueError) as error:
+        raise ValueError(f'{path} cannot be read as a checkpoint: {error}') from error
+    if 'state_dict' not in state:
         raise ValueError(f'{path} is not a checkpoint of a training: it has no state_dict.')
-    return state
+    return dict(state)

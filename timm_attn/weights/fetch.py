@@ -15,8 +15,8 @@ from urllib.parse import urlsplit
 from huggingface_hub import constants, get_token
 from tqdm import tqdm
 
+from timm_attn.files import replacing
 from timm_attn.weights.manifest import Checkpoint
-from timm_attn.weights.store import replacing
 
 _PIECE = 1 << 20
 

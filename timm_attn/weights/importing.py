@@ -12,11 +12,12 @@ import safetensors.torch
 import timm
 from torch import Tensor
 
+from timm_attn.files import replacing
 from timm_attn.weights.convert import convert_state_dict
 from timm_attn.weights.fetch import fetch_upstream
-from timm_attn.weights.manifest import Checkpoint, checkpoints, find_checkpoint
+from timm_attn.weights.manifest import Checkpoint, checkpoints, find_full_name
 from timm_attn.weights.read import read_checkpoint, unpacked
-from timm_attn.weights.store import file_digest, record_path, replacing, stored_path
+from timm_attn.weights.store import file_digest, record_path, stored_path
 
 _BYTES_PER_PARAMETER = 16  # float32 weights, two moments of an optimizer, and room
 
@@ -34,8 +35,7 @@ def import_checkpoint(full_name: str, file: Path | None = None, folder: str | Pa
         RuntimeError: the file cannot be fetched.
         OSError: the file cannot be read, or the store cannot be written.
     """
-    name, _, tag = full_name.partition('.')
-    checkpoint = find_checkpoint(name, tag or None)
+    checkpoint = find_full_name(full_name)
     if checkpoint.kind != 'upstream':
         names = ', '.join(c.full_name for c in checkpoints() if c.kind == 'upstream')
         raise ValueError(f'{checkpoint.full_name} is {checkpoint.kind}, nothing to import: choose from {names}.')

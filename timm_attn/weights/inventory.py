@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from timm_attn.weights.manifest import Checkpoint, checkpoints, find_checkpoint
+from timm_attn.weights.manifest import Checkpoint, checkpoints, find_full_name
 from timm_attn.weights.store import record_path, stored_path
 from timm_attn.weights.verify import damage, verified_path
 
@@ -58,7 +58,7 @@ def path_of(full_name: str, folder: str | Path | None = None) -> Path:
     Raises:
         RuntimeError, OSError: see verified_path.
     """
-    return verified_path(_find(full_name), folder)
+    return verified_path(find_full_name(full_name), folder)
 
 
 def remove(full_name: str, folder: str | Path | None = None) -> Path:
@@ -67,7 +67,7 @@ def remove(full_name: str, folder: str | Path | None = None) -> Path:
     Raises:
         ValueError: it is bundled, or it is not here.
     """
-    checkpoint = _find(full_name)
+    checkpoint = find_full_name(full_name)
     path = stored_path(checkpoint, folder)
     if checkpoint.kind == 'bundled':
         raise ValueError(f'{checkpoint.full_name} is a part of the package: it goes with `pip uninstall timm-attn`.')
@@ -76,8 +76,3 @@ def remove(full_name: str, folder: str | Path | None = None) -> Path:
     record_path(checkpoint, folder).unlink(missing_ok=True)
     path.unlink(missing_ok=True)
     return path
-
-
-def _find(full_name: str) -> Checkpoint:
-    name, _, tag = full_name.partition('.')
-    return find_checkpoint(name, tag or None)

@@ -109,6 +109,16 @@ def checkpoints_of(name: str) -> tuple[Checkpoint, ...]:
     return tuple(c for c in checkpoints() if c.name == name)
 
 
+def find_full_name(full_name: str) -> Checkpoint:
+    """The record of `{name}.{tag}`, or the first of a name.
+
+    Raises:
+        RuntimeError: there is none.
+    """
+    name, _, tag = full_name.partition('.')
+    return find_checkpoint(name, tag or None)
+
+
 def find_checkpoint(name: str, tag: str | None = None) -> Checkpoint:
     """The record of a name and tag, by default the first of the name.
 

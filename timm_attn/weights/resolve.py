@@ -56,9 +56,8 @@ def builder_arguments(checkpoint: Checkpoint | None, kwargs: Mapping[str, Any]) 
         RuntimeError, OSError: see verified_path.
     """
     overlay = kwargs.get('pretrained_cfg_overlay') or {}
-    nowhere = dict.fromkeys(
-        (*_SOURCES, 'hf_hub_filename')
-    )  # else a source of the default cfg would come before the caller's
+    # else a source of the default cfg would come before the caller's
+    nowhere = dict.fromkeys((*_SOURCES, 'hf_hub_filename'))
     if checkpoint is None:
         own = any(overlay.get(source) for source in _SOURCES)
         arguments: dict[str, Any] = {'pretrained_cfg_overlay': {**nowhere, **overlay}} if own else {}

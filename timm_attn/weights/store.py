@@ -1,19 +1,13 @@
-"""The folder of files that were fetched or imported, and how a file gets there: whole, or not at all."""
+"""The folder of files that were fetched or imported."""
 
 import hashlib
 import json
 import os
 import re
-import tempfile
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from timm_attn.weights.manifest import PATTERNS, Checkpoint, bundled_dir
-
-_STALE_S = 3600  # a partial file that nobody has written to for so long belongs to a process that was killed
 
 
 def store_dir(folder: str | Path | None = None) -> Path:
@@ -58,25 +52,6 @@ def imported(checkpoint: Checkpoint, folder: str | Path | None = None) -> dict[s
         raise RuntimeError(
             f'{path} is damaged ({error!r}): run `timm-attn weights import {checkpoint.full_name}` again.'
         ) from error
-
-
-@contextmanager
-def replacing(target: Path) -> Iterator[BinaryIO]:
-    """A file to write, which becomes `target` when the block ends; after an error nothing of it is left."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    for stale in target.parent.glob(f'.{target.name}.*.partial'):
-        with suppress(FileNotFoundError):  # another process was first
-            if time.time() - stale.stat().st_mtime > _STALE_S:
-                stale.unlink()
-    handle, partial = tempfile.mkstemp('.partial', f'.{target.name}.', target.parent)
-    try:
-        with os.fdopen(handle, 'wb') as file:
-            yield file
-        os.chmod(partial, 0o644)
-        os.replace(partial, target)
-    finally:
-        with suppress(FileNotFoundError):
-            os.unlink(partial)
 
 
 def file_digest(path: Path, name: str = 'sha256') -> str:

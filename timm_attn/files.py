@@ -1,0 +1,32 @@
+"""How every file of this package is written: whole, or not at all."""
+
+import os
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+_STALE_S = 3600  # a partial file that nobody has written to for so long belongs to a process that was killed
+
+
+@contextmanager
+def replacing(target: Path) -> Iterator[BinaryIO]:
+    """A file to write, which becomes `target` when the block ends; after an error nothing of it is left."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    for stale in target.parent.glob(f'.{target.name}.*.partial'):
+        with suppress(FileNotFoundError):  # another process was first
+            if time.time() - stale.stat().st_mtime > _STALE_S:
+                stale.unlink()
+    handle, partial = tempfile.mkstemp('.partial', f'.{target.name}.', target.parent)
+    try:
+        with os.fdopen(handle, 'wb') as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(partial, 0o644)
+        os.replace(partial, target)
+    finally:
+        with suppress(FileNotFoundError):
+            os.unlink(partial)
