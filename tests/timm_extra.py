@@ -21,6 +21,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.testing import assert_close
 
+from timm_attn import fuse
+
 Model = Any  # an nn.Module; timm's models share more methods than their common base class declares
 
 # Parameters whose gradient is zero by mathematics: (models, parameters) -> why.
@@ -260,3 +262,16 @@ def test_prune_to_an_inner_stage(model_name: str) -> None:
     model.prune_intermediate_layers([2], **kwargs)
     assert_close(model.forward_features(x), expected)
     assert model.num_features == expected.shape[1]
+
+
+@every_model
+def test_fused(model_name: str) -> None:
+    """The fused net is as near to the float64 net as the net itself is, in every dtype."""
+    model = build(model_name).double()
+    x = images(model).double()
+    with torch.no_grad():
+        exact = model(x)
+        for dtype in (torch.float64, torch.float32, torch.bfloat16):
+            model = model.to(dtype)  # in this order no rounding of one is seen by another
+            plain, fused = ((net(x.to(dtype)) - exact).norm() / exact.norm() for net in (model, fuse(model)))
+            assert fused <= 3 * plain + 1e-10, dtype

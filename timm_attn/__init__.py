@@ -4,9 +4,10 @@ from timm_attn import analysis, ops, zoo
 from timm_attn.attach import attach
 from timm_attn.attention import ATTENTION
 from timm_attn.backbones import BACKBONES
+from timm_attn.fuse import fuse
 from timm_attn.weights import convert_state_dict
 
 __version__ = '0.1.0'
-__all__ = ['ATTENTION', 'BACKBONES', 'analysis', 'attach', 'convert_state_dict', 'ops']
+__all__ = ['ATTENTION', 'BACKBONES', 'analysis', 'attach', 'convert_state_dict', 'fuse', 'ops']
 
 zoo.register()

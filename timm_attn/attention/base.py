@@ -35,6 +35,10 @@ class AttentionLayer(nn.Module):
         x = ops.check_channels(x, self.channels)
         return x * self.attention(x)
 
+    def last_pass(self, x: Tensor, terms: list[Tensor], ceiling: float | None) -> Tensor:
+        """The refined map and the rest of its block, for inference: see ops.last_pass. It may overwrite x."""
+        return ops.last_pass(x, self.attention(x), terms, ceiling)
+
 
 def hidden_width(channels: int, reduction: int, least: int = 1) -> int:
     """C // r, floored, and not less than `least` (the authors' layers break where C < r)."""

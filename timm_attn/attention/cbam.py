@@ -78,3 +78,7 @@ class CBAM(AttentionLayer):
         x = ops.check_channels(x, self.channels)
         x = x * self.channel(x)
         return x * self.spatial(x)
+
+    def last_pass(self, x: Tensor, terms: list[Tensor], ceiling: float | None) -> Tensor:
+        x = ops.last_pass(x, self.channel(x), [], None)
+        return ops.last_pass(x, self.spatial(x), terms, ceiling)

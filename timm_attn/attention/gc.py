@@ -53,3 +53,6 @@ class GC(AttentionLayer):
     def forward(self, x: Tensor) -> Tensor:
         x = ops.check_channels(x, self.channels)
         return x + self.attention(x)
+
+    def last_pass(self, x: Tensor, terms: list[Tensor], ceiling: float | None) -> Tensor:
+        return ops.last_pass(x, None, [self.attention(x), *terms], ceiling)

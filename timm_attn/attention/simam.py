@@ -35,5 +35,9 @@ class SimAM(AttentionLayer):
     def forward(self, x: Tensor) -> Tensor:
         return ops.simam(ops.check_channels(x, self.channels), self.e_lambda)
 
+    def last_pass(self, x: Tensor, terms: list[Tensor], ceiling: float | None) -> Tensor:
+        e_lambda = torch.full((1, 1, 1, 1), self.e_lambda, device=x.device, dtype=ops.widen(x).dtype)
+        return ops.simam_last_pass(x, e_lambda, terms, ceiling)
+
     def extra_repr(self) -> str:
         return f'e_lambda={self.e_lambda:g}'

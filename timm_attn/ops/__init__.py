@@ -1,15 +1,18 @@
-"""The arithmetic of the attention layers: readable references, torch only."""
+"""The arithmetic of the attention layers, torch only: readable references, and faster paths that equal them."""
 
 from timm_attn.ops.channels import check_channels
+from timm_attn.ops.last_pass import last_pass
 from timm_attn.ops.norm import batch_norm
-from timm_attn.ops.simam import simam, simam_path, simam_reference, simam_weights, use_simam_path
+from timm_attn.ops.simam import simam, simam_last_pass, simam_path, simam_reference, simam_weights, use_simam_path
 from timm_attn.ops.statistics import channel_moments, widen, widen_float16
 
 __all__ = [
     'batch_norm',
     'channel_moments',
     'check_channels',
+    'last_pass',
     'simam',
+    'simam_last_pass',
     'simam_path',
     'simam_reference',
     'simam_weights',

@@ -6,9 +6,17 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.overrides import has_torch_function_unary
+from torch.overrides import handle_torch_function, has_torch_function, has_torch_function_unary
 
-from timm_attn.ops.simam_blocks import backward_in_blocks, forward_in_blocks, map_of, rows_of
+from timm_attn.ops.last_pass import last_pass, overwrites
+from timm_attn.ops.simam_blocks import (
+    backward_in_blocks,
+    forward_in_blocks,
+    map_of,
+    refine_in_blocks,
+    rows_like,
+    rows_of,
+)
 from timm_attn.ops.statistics import channel_moments, widen
 
 PATHS = ('blocks', 'reference')
@@ -28,7 +36,11 @@ def simam_weights(x: Tensor, e_lambda: float) -> Tensor:
         One weight a neuron, (N, C, H, W), in [sigmoid(0.5), 1); float32 for half-precision maps.
     """
     _, deviations, variance = channel_moments(widen(x))
-    importance = deviations / (4 * (variance + e_lambda)) + 0.5
+    return _weights(deviations, variance + e_lambda)
+
+
+def _weights(deviations: Tensor, variance: Tensor) -> Tensor:
+    importance = deviations / (4 * variance) + 0.5
     return importance.sigmoid()
 
 
@@ -75,6 +87,29 @@ def _by_path(x: Tensor, e_lambda: float) -> Tensor:
     if simam_path(x) == 'reference':
         return simam_reference(x, e_lambda)
     return _InBlocks.apply(x, e_lambda)
+
+
+def simam_last_pass(x: Tensor, e_lambda: Tensor, terms: list[Tensor], ceiling: float | None) -> Tensor:
+    """last_pass with SimAM's weights as the factor; each channel has its lambda, (1, C, 1, 1), in float32 or more."""
+    if torch.jit.is_scripting():
+        return _refine(x, e_lambda, terms, ceiling)
+    if has_torch_function((x, *terms)):
+        return handle_torch_function(simam_last_pass, (x, *terms), x, e_lambda, terms, ceiling)
+    return _refine_by_path(x, e_lambda, terms, ceiling)
+
+
+def _refine(x: Tensor, e_lambda: Tensor, terms: list[Tensor], ceiling: float | None) -> Tensor:
+    _, deviations, variance = channel_moments(widen(x))
+    return last_pass(x, _weights(deviations, variance + e_lambda), terms, ceiling)
+
+
+@torch.jit.unused
+def _refine_by_path(x: Tensor, e_lambda: Tensor, terms: list[Tensor], ceiling: float | None) -> Tensor:
+    if simam_path(x) == 'reference' or not overwrites(x):
+        return _refine(x, e_lambda, terms, ceiling)
+    rows = rows_of(x)
+    assert rows is not None
+    return map_of(x, refine_in_blocks(rows, rows_like(e_lambda, x), [rows_like(t, x) for t in terms], ceiling))
 
 
 @torch.jit.unused

@@ -32,6 +32,18 @@ def map_of(x: Tensor, rows: Tensor) -> Tensor:
     return rows.view(n, c, h, w) if x.is_contiguous() else rows.view(n, h, w, c).permute(0, 3, 1, 2)
 
 
+def rows_like(values: Tensor, x: Tensor) -> Tensor:
+    """The rows of a tensor that broadcasts to the map x, laid out as those of x; a number a channel stays one."""
+    n, c, _, _ = x.shape
+    if values.shape[2:] == (1, 1):
+        channels = values.expand(n, c, 1, 1)
+        return channels.reshape(n * c, 1, 1) if x.is_contiguous() else channels.reshape(n, 1, c)
+    layout = torch.contiguous_format if x.is_contiguous() else torch.channels_last
+    rows = rows_of(values.expand_as(x).contiguous(memory_format=layout))
+    assert rows is not None
+    return rows
+
+
 def _blocks(rows: Tensor, dtype: torch.dtype) -> Iterator[slice]:
     """Slices of rows of about _BLOCK_BYTES; one of all of them where there is no such cache."""
     bytes_of_row = rows.shape[1] * rows.shape[2] * dtype.itemsize
@@ -61,6 +73,32 @@ def forward_in_blocks(rows: Tensor, e_lambda: float) -> tuple[Tensor, Tensor, Te
         if out.dtype != dtype:
             out[block] = weights
     return out, mean, scale
+
+
+def refine_in_blocks(rows: Tensor, e_lambda: Tensor, terms: list[Tensor], ceiling: float | None) -> Tensor:
+    """SimAM of rows, with terms added and clamped as in last_pass, written over them."""
+    dtype, pixels = _computing_dtype(rows), rows.shape[1]
+    scratch: Tensor | None = None
+    for block in _blocks(rows, dtype):
+        x = rows[block].to(dtype)
+        if scratch is None:
+            scratch = torch.empty_like(x)
+        weights = scratch[: len(x)]
+        torch.sub(x, x.mean(dim=1, keepdim=True), out=weights)
+        weights.square_()
+        scale = weights.sum(dim=1, keepdim=True).div_(max(pixels - 1, 1)).add_(e_lambda[block]).mul_(4).reciprocal_()
+        weights.mul_(scale).add_(0.5).sigmoid_()
+        if terms:
+            torch.addcmul(terms[0][block], x, weights, out=x)
+        else:
+            x.mul_(weights)
+        for term in terms[1:]:
+            x.add_(term[block])
+        if ceiling is not None:
+            x.clamp_(0.0, ceiling)
+        if rows.dtype != dtype:
+            rows[block] = x
+    return rows
 
 
 def backward_in_blocks(grad: Tensor, rows: Tensor, mean: Tensor, scale: Tensor) -> Tensor:

@@ -1,0 +1,246 @@
+"""A net for inference: the same outputs, in fewer passes over its maps.
+
+The net becomes a graph of its layers (torch.fx). Norms go into the convolutions before them, also through a SimAM,
+whose lambda is scaled along; attention, the shortcut's addition and the activation behind it become one pass over the
+map.
+"""
+
+import copy
+import math
+import operator
+from collections import Counter
+from typing import Any
+
+import torch
+from timm.layers import Conv2dSame, DropBlock2d, DropPath
+from timm.models import get_notrace_functions, get_notrace_modules
+from torch import Tensor, fx, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from timm_attn import ops
+from timm_attn.attention import AttentionLayer, SimAM
+
+_IDLE = (nn.Identity, nn.Dropout, nn.Dropout2d, DropBlock2d, DropPath)  # in evaluation
+_CEILINGS: dict[type[nn.Module], float] = {nn.ReLU: math.inf, nn.ReLU6: 6.0}
+_CONVS = (nn.Conv2d, Conv2dSame)  # other subclasses may do something to their weights
+
+
+class FusedAttention(nn.Module):
+    """An attention layer and the rest of its block: clamp(layer(x) + base), which may overwrite x."""
+
+    def __init__(self, layer: AttentionLayer) -> None:
+        super().__init__()
+        self.layer = layer
+        self.ceiling: float | None = None
+
+    def forward(self, x: Tensor, base: Tensor | None = None) -> Tensor:
+        terms: list[Tensor] = []
+        if base is not None:
+            terms.append(base)
+        return self.layer.last_pass(x, terms, self.ceiling)
+
+    def extra_repr(self) -> str:
+        return f'ceiling={self.ceiling}'
+
+
+class FusedSimAM(nn.Module):
+    """SimAM and the rest of its block behind a convolution that has taken the factor of the norm behind SimAM.
+
+    scale SimAM(x; lambda) is SimAM(scale x; scale^2 lambda), a channel; x here is the convolution's, times scale.
+    """
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, e_lambda: float, scale: Tensor, shift: Tensor) -> None:
+        super().__init__()
+        self.e_lambda = e_lambda
+        self.register_buffer('scale', scale[None, :, None, None])
+        self.register_buffer('shift', shift[None, :, None, None])
+        self.ceiling: float | None = None
+
+    def forward(self, x: Tensor, base: Tensor | None = None) -> Tensor:
+        # a channel that the norm has switched off has variance 0, and would have lambda 0
+        e_lambda = (ops.widen(self.scale).square() * self.e_lambda).clamp(min=1e-36)
+        terms = [self.shift]
+        if base is not None:
+            terms.append(base)
+        return ops.simam_last_pass(x, e_lambda, terms, self.ceiling)
+
+    def extra_repr(self) -> str:
+        return f'e_lambda={self.e_lambda:g}, ceiling={self.ceiling}'
+
+
+class FusedNet(nn.Module):
+    """What fuse returns: a graph of layers, and what timm's data tools want to know of the net it was made of."""
+
+    def __init__(self, layers: fx.GraphModule, model: nn.Module) -> None:
+        super().__init__()
+        self.layers = layers
+        for name in ('num_classes', 'pretrained_cfg'):
+            if hasattr(model, name):
+                setattr(self, name, getattr(model, name))
+        self.requires_grad_(False).eval()
+
+    def train(self, mode: bool = True) -> 'FusedNet':
+        if mode:
+            raise RuntimeError('A fused net is for inference, its norms are gone: train the net that it was made of.')
+        return super().train(False)
+
+    def forward(self, x: Tensor) -> Any:
+        return self.layers(x)
+
+
+def fuse(model: nn.Module) -> nn.Module:
+    """A copy of a net for inference with the same outputs: norms inside convolutions, a block's end in one pass.
+
+    Takes any net that torch.fx can follow, with or without attention, in its dtype and on its device. The copy can be
+    exported, scripted and compiled, but not trained; convert it to half precision before, where its lambda allows it.
+
+    Raises:
+        ValueError: torch.fx cannot follow the net.
+    """
+    if isinstance(model, torch.jit.ScriptModule) or hasattr(model, '_orig_mod'):
+        raise ValueError(f'{type(model).__name__}: a scripted or compiled net cannot be fused; fuse the net itself.')
+    net: Any = copy.deepcopy(model).eval()
+    if getattr(net, 'grad_checkpointing', False):
+        net.set_grad_checkpointing(False)
+    try:
+        graph = _Tracer(autowrap_functions=tuple(get_notrace_functions())).trace(net)
+    except (fx.proxy.TraceError, TypeError) as error:
+        raise ValueError(f'{type(model).__name__} cannot be fused, torch.fx cannot follow it: {error}') from error
+    return FusedNet(_Rewriter(fx.GraphModule(net, graph, type(model).__name__)).rewritten(), model)
+
+
+class _Tracer(fx.Tracer):
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        ours = (AttentionLayer, FusedAttention, FusedSimAM, _BatchNorm, *get_notrace_modules())
+        return isinstance(m, ours) or super().is_leaf_module(m, module_qualified_name)
+
+
+class _Rewriter:
+    """Rewrites the graph of a net node by node; a layer that is called twice stays as it is."""
+
+    def __init__(self, net: fx.GraphModule) -> None:
+        self.net = net
+        self.calls = Counter(node.target for node in net.graph.nodes if node.op == 'call_module')
+
+    def rewritten(self) -> fx.GraphModule:
+        for rewrite in (self.drop_idle, self.fold_norm, self.join_attention, self.join_addition):
+            for node in list(self.net.graph.nodes):
+                rewrite(node)
+        self.net.delete_all_unused_submodules()
+        self.net.recompile()
+        return self.net
+
+    def drop_idle(self, node: fx.Node) -> None:
+        if isinstance(self.layer(node), _IDLE):
+            self.replace(node, node.args[0])
+
+    def fold_norm(self, node: fx.Node) -> None:
+        """convolution, norm -> convolution; convolution, SimAM, norm -> convolution, FusedSimAM."""
+        norm = self.layer(node)
+        if not isinstance(norm, _BatchNorm) or norm.running_var is None or not self.is_ours(node.args[0]):
+            return
+        source: Any = node.args[0]
+        layer = self.layer(source)
+        through = type(layer) is SimAM and self.is_ours(source.args[0])
+        conv = self.layer(source.args[0]) if through else layer
+        if type(conv) not in _CONVS:
+            return
+        scale, shift = _affine(norm)
+        _multiply(conv, scale)
+        if through:
+            dtype = norm.running_var.dtype
+            self.put(source, FusedSimAM(layer.e_lambda, scale.to(dtype), shift.to(dtype)))
+        else:
+            conv.bias.data += shift
+        act = getattr(norm, 'act', nn.Identity())  # timm's norms may have one
+        if isinstance(act, _IDLE):
+            self.replace(node, source)
+        else:
+            self.put(node, act)
+
+    def join_attention(self, node: fx.Node) -> None:
+        """attention (, addition) (, activation) -> one layer."""
+        layer = self.layer(node)
+        if isinstance(layer, AttentionLayer) and self.is_ours(node.args[0]):
+            layer = self.put(node, FusedAttention(layer))
+        if not isinstance(layer, FusedAttention | FusedSimAM):
+            return
+        addition = self.only_user(node)
+        other = self.other_term(addition, node)
+        if addition is not None and other is not None:
+            with self.net.graph.inserting_before(addition):
+                joined = self.net.graph.call_module(str(node.target), (node.args[0], other))
+            self.replace(addition, joined)
+            self.net.graph.erase_node(node)
+            node = joined
+        layer.ceiling = self.absorbed_ceiling(node)
+
+    def join_addition(self, node: fx.Node) -> None:
+        """addition (, activation) -> last_pass."""
+        for x in node.args[:2]:
+            other = self.other_term(node, x)
+            if other is not None and self.is_ours(x):
+                with self.net.graph.inserting_before(node):
+                    joined = self.net.graph.call_function(ops.last_pass, (x, None, [other], None))
+                self.replace(node, joined)
+                joined.update_arg(3, self.absorbed_ceiling(joined))
+                return
+
+    def layer(self, node: Any) -> Any:
+        """The layer that a node calls, if no other node calls it too; else None."""
+        if not isinstance(node, fx.Node) or node.op != 'call_module' or self.calls[node.target] != 1:
+            return None
+        return self.net.get_submodule(str(node.target))
+
+    def put(self, node: fx.Node, layer: Any) -> Any:
+        self.net.set_submodule(str(node.target), layer)
+        return layer
+
+    def replace(self, node: fx.Node, by: Any) -> None:
+        node.replace_all_uses_with(by)
+        self.net.graph.erase_node(node)
+
+    def only_user(self, node: fx.Node) -> fx.Node | None:
+        return next(iter(node.users)) if len(node.users) == 1 else None
+
+    def is_ours(self, node: Any) -> bool:
+        """Whether nothing but its one user sees the map of a node, which is no view of another."""
+        if not isinstance(node, fx.Node) or self.only_user(node) is None:
+            return False
+        makers = (*_CONVS, *_CEILINGS, nn.MaxPool2d, nn.AvgPool2d, SimAM, FusedAttention, FusedSimAM)
+        return node.target in (ops.last_pass, torch.cat) or type(self.layer(node)) in makers
+
+    def other_term(self, addition: fx.Node | None, term: Any) -> fx.Node | None:
+        """What an addition of two maps adds to one of them."""
+        if addition is None or addition.target not in (operator.add, torch.add) or len(addition.args) != 2:
+            return None
+        others = [arg for arg in addition.args if isinstance(arg, fx.Node) and arg is not term]
+        return others[0] if len(others) == 1 and not addition.kwargs else None
+
+    def absorbed_ceiling(self, node: fx.Node) -> float | None:
+        """The ceiling of the activation behind a node, which is removed; None without one."""
+        activation = self.only_user(node)
+        ceiling = _CEILINGS.get(type(self.layer(activation)))
+        if activation is not None and ceiling is not None:
+            self.replace(activation, node)
+        return ceiling
+
+
+def _affine(norm: Any) -> tuple[Tensor, Tensor]:
+    """The factor and the term of a norm in evaluation, a channel, in float64."""
+    scale = (norm.running_var.double() + norm.eps).rsqrt()
+    if norm.affine:
+        scale = scale * norm.weight.detach()
+    shift = -norm.running_mean * scale
+    return scale, shift + norm.bias.detach() if norm.affine else shift
+
+
+def _multiply(conv: Any, scale: Tensor) -> None:
+    """Makes a convolution's output `scale` times as large; it has a bias then."""
+    weight, bias = conv.weight.detach(), conv.bias
+    bias = weight.new_zeros(conv.out_channels) if bias is None else bias.detach()
+    conv.weight = nn.Parameter((weight * scale[:, None, None, None]).to(weight.dtype))
+    conv.bias = nn.Parameter((bias * scale).to(weight.dtype))
