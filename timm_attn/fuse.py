@@ -119,7 +119,7 @@ class _Tracer(fx.Tracer):
 
 
 class _Rewriter:
-    """Rewrites the graph of a net node by node; a layer that is called twice stays as it is."""
+    """Rewrites the graph of a net node by node; what is called twice stays as it is."""
 
     def __init__(self, net: fx.GraphModule) -> None:
         self.net = net
@@ -166,8 +166,8 @@ class _Rewriter:
         layer = self.layer(node)
         if isinstance(layer, AttentionLayer) and self.is_ours(node.args[0]):
             layer = self.put(node, FusedAttention(layer))
-        if not isinstance(layer, FusedAttention | FusedSimAM):
-            return
+        if not isinstance(layer, FusedAttention | FusedSimAM) or layer.ceiling is not None or len(node.args) > 1:
+            return  # none, or one that already ends its block
         addition = self.only_user(node)
         other = self.other_term(addition, node)
         if addition is not None and other is not None:
@@ -190,10 +190,11 @@ class _Rewriter:
                 return
 
     def layer(self, node: Any) -> Any:
-        """The layer that a node calls, if no other node calls it too; else None."""
-        if not isinstance(node, fx.Node) or node.op != 'call_module' or self.calls[node.target] != 1:
+        """The layer that a node calls, if no other node calls it too, or that does not matter; else None."""
+        if not isinstance(node, fx.Node) or node.op != 'call_module':
             return None
-        return self.net.get_submodule(str(node.target))
+        layer = self.net.get_submodule(str(node.target))
+        return layer if self.calls[node.target] == 1 or type(layer) in _CEILINGS else None
 
     def put(self, node: fx.Node, layer: Any) -> Any:
         self.net.set_submodule(str(node.target), layer)

@@ -1,0 +1,163 @@
+"""fuse: what is left of a net, and that the rest computes the same. Every name is checked by scripts/timm_suite.py."""
+
+import copy
+import pickle
+from collections import Counter
+from typing import Any
+
+import pytest
+import timm
+import torch
+from timm.data import resolve_model_data_config
+from timm_extra import build, images
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from timm_attn import fuse
+from timm_attn.attention import AttentionLayer
+
+# a net -> the norms that no convolution can take outside of its attention layers, and the other layers that are left
+NETS = {
+    'resnet18': (0, {}),
+    'resnet18_se': (0, {'FusedAttention': 8}),
+    'resnet50_simam': (0, {'FusedSimAM': 16}),
+    'mobilenetv2_100': (0, {}),
+    'mobilenetv2_simam': (0, {'FusedSimAM': 17}),
+    'mobilenetv2_cbam': (0, {'FusedAttention': 17}),
+    'resnet18_bam': (0, {'FusedAttention': 3}),
+    'cifar_resnet20_gc': (0, {'FusedAttention': 9}),
+    'cifar_mobilenetv2_srm': (0, {'FusedAttention': 17}),
+    'cifar_preresnet20_simam': (10, {'FusedAttention': 9}),
+    'cifar_densenet100_12_bam': (51, {'FusedAttention': 4}),
+    'squeezenet1_1_bam': (0, {'FusedAttention': 3}),
+}
+
+
+def kinds(net: nn.Module) -> Counter[str]:
+    """How many of which layer, those inside attention layers left out."""
+    inside = {id(part) for m in net.modules() if isinstance(m, AttentionLayer) for part in m.modules()}
+    return Counter(type(m).__name__ for m in net.modules() if id(m) not in inside)
+
+
+def relative(a: Tensor, b: Tensor) -> float:
+    return ((a - b).norm() / b.norm()).item()
+
+
+@pytest.mark.parametrize('name', NETS)
+def test_what_is_left(name: str) -> None:
+    model = build(name).double()
+    x = images(model).double()
+    before = copy.deepcopy(model.state_dict())
+    with torch.no_grad():
+        expected = model(x)
+        fused: Any = fuse(model)
+        for memory_format in (torch.contiguous_format, torch.channels_last):
+            shown = x.contiguous(memory_format=memory_format)
+            assert relative(fused(shown), expected) < 1e-11
+            assert torch.equal(shown, x)
+    assert relative(fused(x), expected) < 1e-11  # with gradients wanted
+    torch.testing.assert_close(model.state_dict(), before, rtol=0, atol=0)
+    left = kinds(fused)
+    norms, layers = NETS[name]
+    assert sum(count for kind, count in left.items() if 'Norm' in kind) == norms
+    assert {kind: count for kind, count in left.items() if kind.startswith('Fused') and kind != 'FusedNet'} == layers
+    assert not any(getattr(node.target, '__name__', '') == 'add' for node in fused.layers.graph.nodes)
+
+
+@pytest.mark.parametrize('name', ['cifar_resnet20_simam', 'cifar_preresnet20_cbam'])
+def test_graphs_of_it(name: str) -> None:
+    """Scripted, exported for every size, copied, pickled, and fused again."""
+    fused = fuse(build(name))
+    x = images(fused)
+    sizes = dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC)
+    program = torch.export.export(fused, (x,), dynamic_shapes=(sizes,)).module()
+    twins = (program, torch.jit.script(fused), copy.deepcopy(fused), pickle.loads(pickle.dumps(fused)), fuse(fused))
+    with torch.no_grad():
+        for twin in twins:
+            for other in (x, torch.randn(3, x.shape[1], x.shape[2] + 32, x.shape[3] + 64)):
+                torch.testing.assert_close(twin(other), fused(other), rtol=1e-4, atol=1e-4)
+
+
+def test_compiled() -> None:
+    fused = fuse(build('cifar_resnet20_simam'))
+    x = images(fused)
+    with torch.no_grad():
+        actual = torch.compile(fused, backend='aot_eager', fullgraph=True)(x)
+        torch.testing.assert_close(actual, fused(x), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize('name', ['cifar_resnet20_simam', 'cifar_resnet20_se', 'cifar_resnet20_cbam'])
+def test_half_precision(name: str) -> None:
+    """As near to the float64 net as the net of that dtype itself."""
+    model = build(name).double()
+    x = images(model).double()
+    with torch.no_grad():
+        exact = model(x)
+        for dtype in (torch.bfloat16, torch.float16):
+            half = copy.deepcopy(model).to(dtype)
+            plain, fused = (net(x.to(dtype)) for net in (half, fuse(half)))
+            assert fused.dtype == dtype and relative(fused, exact) <= 2 * relative(plain, exact)
+
+
+def test_a_channel_that_its_norm_switches_off() -> None:
+    """Its lambda would be 0, and so is its variance."""
+    model = build('cifar_resnet20_simam').double()
+    for norm in [m for m in model.modules() if isinstance(m, _BatchNorm)]:
+        norm.weight.data[::3] = 0
+    x = images(model).double()
+    for fused in (fuse(model), torch.jit.script(fuse(model))):
+        with torch.no_grad():
+            assert relative(fused(x), model(x)) < 1e-11
+
+
+def test_it_is_a_net_of_timm() -> None:
+    model = timm.create_model('cifar_resnet20_eca', num_classes=7, drop_rate=0.5).train()
+    model.set_grad_checkpointing()
+    fused: Any = fuse(model)
+    assert model.training and model.grad_checkpointing and not fused.training
+    assert resolve_model_data_config(fused) == resolve_model_data_config(model) and fused.num_classes == 7
+    assert not any(p.requires_grad for p in fused.parameters()) and all(p.requires_grad for p in model.parameters())
+    assert fused.eval() is fused
+    with pytest.raises(RuntimeError, match='A fused net is for inference'):
+        fused.train()
+    assert not any(module.training for module in fused.modules())
+
+
+def test_features() -> None:
+    net = timm.create_model('cifar_resnet20_simam', features_only=True).eval()
+    x = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(fuse(net)(x), net(x), rtol=1e-4, atol=1e-5)
+
+
+class Shared(nn.Module):
+    """One convolution and one norm, called twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm, self.act = nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.norm(self.conv(x))
+        return self.act(self.norm(self.conv(y)) + y + y)
+
+
+def test_layers_called_twice_stay() -> None:
+    net = Shared().double().eval()
+    nn.init.normal_(net.norm.running_mean)
+    x = torch.randn(2, 4, 8, 8, dtype=torch.float64)
+    with torch.no_grad():
+        torch.testing.assert_close(fuse(net)(x), net(x))
+
+
+class Branching(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x if x.sum() > 0 else -x
+
+
+def test_what_cannot_be_fused() -> None:
+    with pytest.raises(ValueError, match='Branching cannot be fused, torch.fx cannot follow it'):
+        fuse(Branching())
+    for net in (torch.jit.script(nn.ReLU()), torch.compile(nn.ReLU())):
+        with pytest.raises(ValueError, match='a scripted or compiled net cannot be fused'):
+            fuse(net)
