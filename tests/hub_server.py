@@ -122,7 +122,7 @@ class Request(BaseHTTPRequestHandler):
             if sent is not None:
                 raise Refused(400)  # as S3, whose signed addresses bear no second credential; here, it would be a leak
         elif self.server.token is not None and sent != f'Bearer {self.server.token}':
-            raise Refused(401, 'RepoNotFound')
+            raise Refused(401, '' if sent else 'RepoNotFound')
 
     def answer(self, status: int, body: bytes, headers: Headers) -> None:
         self.send_response(status)

@@ -308,6 +308,9 @@ def test_the_token_goes_to_the_hub_only(content: bytes, monkeypatch: pytest.Monk
         )
         with pytest.raises(RuntimeError, match='or it is private: set HF_TOKEN'):
             weights.verified_path(record)
+        monkeypatch.setenv('HF_TOKEN', 'hf_expired')
+        with pytest.raises(RuntimeError, match='HTTP 401, HF_TOKEN is not accepted: renew it, or unset it'):
+            weights.verified_path(record)
         monkeypatch.setenv('HF_TOKEN', 'hf_secret')
         assert weights.verified_path(record).read_bytes() == content
 

@@ -205,6 +205,18 @@ def test_files_that_are_not_the_checkpoint(change: Any, message: str, tmp_path: 
     assert not store.exists()
 
 
+def test_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: Path) -> None:
+    path = authors_file(tmp_path, NAME)
+
+    def full(*args: Any) -> None:
+        raise OSError(28, 'No space left on device')
+
+    monkeypatch.setattr('os.replace', full)
+    with pytest.raises(OSError, match=rf'{NAME}\S* cannot be written to {store} \(No space.*TIMM_ATTN_HOME'):
+        import_checkpoint(NAME, path)
+    assert not list(store.iterdir())
+
+
 def test_names_that_cannot_be_imported(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r'cifar_resnet20.fmnist is bundled, nothing to import: choose from resnet18'):
         import_checkpoint('cifar_resnet20', tmp_path / 'x')

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
@@ -166,7 +167,12 @@ def test_the_manifest_is_read_from_the_package_or_the_root(tmp_path: Path, monke
         manifest.manifest_path()
 
 
-@pytest.mark.parametrize('content', ['{', '{}', '{"checkpoints": [{"name": "x"}]}'])
+NO_HUB = json.dumps(
+    {'checkpoints': [{'name': 'resnet18_se', 'tag': 'x', 'kind': 'published', 'num_params': 1, 'cfg': {}}]}
+)
+
+
+@pytest.mark.parametrize('content', ['{', '{}', '{"checkpoints": [{"name": "x"}]}', NO_HUB])
 def test_a_damaged_manifest(content: str, tmp_path: Path) -> None:
     """The nets are there, with a warning; what needs weights says in one line what is wrong."""
     shutil.copytree(manifest.PACKAGE, tmp_path / 'timm_attn', ignore=shutil.ignore_patterns('__pycache__', '*.json'))
@@ -175,3 +181,12 @@ def test_a_damaged_manifest(content: str, tmp_path: Path) -> None:
     run = subprocess.run([sys.executable, '-c', code], cwd=tmp_path, capture_output=True, text=True)
     assert run.returncode == 1 and 'Traceback' not in run.stderr
     assert re.search(r'^timm-attn: .*weights_manifest.json is damaged .*: reinstall timm_attn.$', run.stderr, re.M)
+
+
+def test_an_unreadable_manifest(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: Any, **kwargs: Any) -> str:
+        raise PermissionError(13, 'Permission denied')
+
+    monkeypatch.setattr(Path, 'read_text', refuse)
+    with pytest.raises(RuntimeError, match=r'weights_manifest.json cannot be read \(Permission denied\)'):
+        manifest.checkpoints.__wrapped__()

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from timm_attn.files import replacing
 from timm_attn.weights.manifest import Checkpoint
+from timm_attn.weights.store import cannot_write
 
 _PIECE = 1 << 20
 
@@ -131,7 +132,7 @@ def download(
             if sha256 is not None and found != sha256:
                 raise RuntimeError(f'it has sha256 {found[:16]}... instead of {sha256[:16]}...{_html(response)}')
     except urllib.error.HTTPError as error:
-        meaning = _MEANINGS.get(error.headers.get('X-Error-Code', '')) or _MEANINGS.get(error.code, error.reason)
+        meaning = _meaning(error, bool(token))
         raise RuntimeError(f'{title} could not be fetched from {url}: HTTP {error.code}, {meaning}.') from error
     except (urllib.error.URLError, http.client.HTTPException) as error:
         why = getattr(error, 'reason', None) or error
@@ -140,11 +141,14 @@ def download(
     except RuntimeError as error:
         raise RuntimeError(f'{title} from {url} was not kept: {error}.') from error
     except OSError as error:
-        raise OSError(
-            error.errno,
-            f'{title} cannot be written to {target.parent} ({error.strerror}): make room, or choose another folder '
-            'by TIMM_ATTN_HOME',
-        ) from error
+        raise cannot_write(title, target.parent, error) from error
+
+
+def _meaning(error: urllib.error.HTTPError, token: bool) -> str:
+    code = error.headers.get('X-Error-Code', '')
+    if error.code == 401 and token and code not in _MEANINGS:
+        return 'HF_TOKEN is not accepted: renew it, or unset it for a public repository'
+    return _MEANINGS.get(code) or _MEANINGS.get(error.code, error.reason)
 
 
 def _open(request: urllib.request.Request) -> Any:

@@ -17,7 +17,7 @@ from timm_attn.weights.convert import convert_state_dict
 from timm_attn.weights.fetch import fetch_upstream
 from timm_attn.weights.manifest import Checkpoint, checkpoints, find_full_name
 from timm_attn.weights.read import read_checkpoint, unpacked
-from timm_attn.weights.store import file_digest, record_path, stored_path
+from timm_attn.weights.store import cannot_write, file_digest, record_path, stored_path
 
 _BYTES_PER_PARAMETER = 16  # float32 weights, two moments of an optimizer, and room
 
@@ -77,11 +77,14 @@ def _keep(checkpoint: Checkpoint, content: bytes, note: Mapping[str, Any], folde
         before = None
     sha256 = hashlib.sha256(content).hexdigest()
     path = record_path(checkpoint, folder).with_name(f'{checkpoint.full_name}-{sha256[:16]}.safetensors')
-    with replacing(path) as out:
-        out.write(content)
-    with replacing(record_path(checkpoint, folder)) as out:
-        row = {'size': len(content), 'sha256': sha256, **note}
-        out.write(json.dumps(row, indent=1).encode())
+    row = {'size': len(content), 'sha256': sha256, **note}
+    try:
+        with replacing(path) as out:
+            out.write(content)
+        with replacing(record_path(checkpoint, folder)) as out:
+            out.write(json.dumps(row, indent=1).encode())
+    except OSError as error:
+        raise cannot_write(checkpoint.full_name, path.parent, error) from error
     if before is not None and before != path:
         before.unlink(missing_ok=True)
     return path

@@ -26,6 +26,8 @@ HUB_PATTERNS = {
     'filename': r'[\w-][\w.-]*\.safetensors',
 }
 LICENSE = r'[A-Za-z0-9.+-]+'  # SPDX
+# What a record cannot do without, by its kind.
+REQUIRED = {'bundled': ('file', 'size', 'sha256'), 'published': ('hub', 'size', 'sha256'), 'upstream': ('origin',)}
 
 
 @dataclass(frozen=True)
@@ -86,11 +88,13 @@ def checkpoints() -> tuple[Checkpoint, ...]:
     """Every record, in the file's order: the first of a name is its default.
 
     Raises:
-        RuntimeError: the manifest is missing or damaged.
+        RuntimeError: the manifest is missing, unreadable or damaged.
     """
     path = manifest_path()
     try:
         return tuple(_checkpoint(row) for row in json.loads(path.read_text(encoding='utf-8'))['checkpoints'])
+    except OSError as error:
+        raise RuntimeError(f'{path} cannot be read ({error.strerror}).') from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise RuntimeError(f'{path} is damaged ({error!r}): reinstall timm_attn.') from error
 
@@ -100,6 +104,9 @@ def _checkpoint(row: dict[str, Any]) -> Checkpoint:
         for name, pattern in patterns.items():
             if name in where and not re.fullmatch(pattern, where[name]):
                 raise ValueError(f'{name} {where[name]!r} of a record does not match {pattern}')
+    for name in REQUIRED[row['kind']]:
+        if not row.get(name):
+            raise ValueError(f'the {row["kind"]} record {row["name"]}.{row["tag"]} has no {name}')
     cfg = {k: tuple(v) if isinstance(v, list) else v for k, v in row['cfg'].items()}  # as in timm's own cfgs
     return Checkpoint(**{**row, 'cfg': cfg, 'metrics': tuple(row.get('metrics', ()))})
 

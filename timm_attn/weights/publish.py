@@ -132,7 +132,9 @@ def push(record: Checkpoint, folder: Path, repo: str, private: bool = False) -> 
         commit = api.upload_folder(repo_id=repo, folder_path=str(folder), commit_message=f'Add {record.full_name}')
     except Exception as error:  # the client's version decides whose exceptions a lost connection raises
         why = ' '.join(str(error).split())
-        raise RuntimeError(f'The hub did not take {repo} ({type(error).__name__}: {why}); {folder} is kept.') from error
+        raise RuntimeError(
+            f'The hub did not take {repo} ({type(error).__name__}: {why}); {folder} is kept: remove it to try again.'
+        ) from error
     return replace(record, hub={'id': repo, 'revision': commit.oid, 'filename': FILENAME})
 
 

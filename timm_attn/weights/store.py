@@ -29,6 +29,12 @@ def stored_path(checkpoint: Checkpoint, folder: str | Path | None = None) -> Pat
     return store_dir(folder) / f'{checkpoint.full_name}-{sha256[:16]}.safetensors' if sha256 else None
 
 
+def cannot_write(title: str, folder: Path, error: OSError) -> OSError:
+    """The system's error, with what was to be written where and what to do about it."""
+    what = f'{title} cannot be written to {folder} ({error.strerror})'
+    return OSError(error.errno, f'{what}: make room, or choose another folder by TIMM_ATTN_HOME')
+
+
 def record_path(checkpoint: Checkpoint, folder: str | Path | None = None) -> Path:
     """Where the import of an upstream checkpoint notes what it made of which file."""
     return store_dir(folder) / f'{checkpoint.full_name}.json'
