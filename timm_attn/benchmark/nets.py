@@ -16,6 +16,7 @@ from timm_attn.attach import attach
 from timm_attn.benchmark.formula import FORMULA
 from timm_attn.benchmark.measure import Runner
 from timm_attn.benchmark.memory import MIB, peak_mib
+from timm_attn.fuse import fuse
 
 CLASSES = 1000
 
@@ -51,18 +52,12 @@ def with_formula(name: str, e_lambda: float) -> Net:
 
 def fused(name: str) -> Net:
     """timm_attn.fuse of a net; of a plain one that folds its norms into its convolutions."""
-    return Net(partial(timm.create_model, name), _fuse)
+    return Net(partial(timm.create_model, name), fuse)
 
 
 def compiled(net: Net) -> Net:
     """A net under torch.compile, by inductor, for the one shape it meets."""
     return Net(net.build, partial(torch.compile, dynamic=False))
-
-
-def _fuse(net: nn.Module) -> nn.Module:
-    from timm_attn.fuse import fuse  # type: ignore[import-not-found, unused-ignore]
-
-    return fuse(net)
 
 
 def inference_runners(
