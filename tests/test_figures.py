@@ -59,6 +59,18 @@ def costs(name: str) -> Figure:
     return figures.cost_figure(f'{name}: what layers cost', layers, net)
 
 
+def speeds(panels: int) -> Figure:
+    """As many panels as a run on a GPU may have, and names as long as its longest."""
+    bars = [
+        figures.SpeedBar('mobilenetv2_simam', 0.7, 0.6, 0.9, paper=0.66),
+        figures.SpeedBar('resnext50_32x4d_cbam', 12.5, 9, 13.1, target=4.0),
+        figures.SpeedBar('se', 0.97, 0.96, 0.98),
+    ]
+    title = 'SimAM forward + backward, 128x256x56x56, channels_last, float16, GPU, bandwidth'
+    shown = [figures.SpeedPanel(title, 'resnext50_32x4d', bars[: 1 + i % 3] * (1 + i % 4)) for i in range(panels)]
+    return figures.benchmark_figure('Speed of variants that took turns: ' + 'A CPU with a long name ' * 4, shown)
+
+
 FIGURES: dict[str, Callable[[], Figure]] = {
     'explanation': explanation,
     'explanation of gates': lambda: explanation(attention=None, gates=np.random.rand(64)),
@@ -74,6 +86,8 @@ FIGURES: dict[str, Callable[[], Figure]] = {
     ),
     'cost': lambda: costs('cifar_resnet20_cbam'),
     'cost of a layer without parameters': lambda: costs('mobilenetv2_simam'),
+    'benchmark of one case': lambda: speeds(1),
+    'benchmark': lambda: speeds(20),
 }
 
 

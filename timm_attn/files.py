@@ -30,3 +30,19 @@ def replacing(target: Path) -> Iterator[BinaryIO]:
     finally:
         with suppress(FileNotFoundError):
             os.unlink(partial)
+
+
+def check_writable(target: Path) -> None:
+    """Makes the folder of a file that a long piece of work will write, and writes to it once.
+
+    Raises:
+        OSError: the file could not be written there.
+    """
+    if target.is_dir():
+        raise IsADirectoryError(f'{target} cannot be written: it is a folder.')
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=target.parent):
+            pass
+    except OSError as error:
+        raise OSError(f'{target} cannot be written: {error.strerror} ({error.filename}).') from error

@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -74,7 +74,7 @@ def _cost(layer: nn.Module, x: Tensor, repeats: int) -> tuple[Any, ...]:
     params = sum(p.numel() for p in layer.parameters())
     with torch.no_grad(), _Traffic() as traffic:  # type: ignore[no-untyped-call]
         layer.forward(x)
-    saved = _saved_bytes(layer, x)
+    saved = saved_bytes(layer.forward, x, (*layer.parameters(), *layer.buffers()))
     return tuple(x.shape), params, traffic.macs, traffic.moved_bytes, saved, _milliseconds(layer.forward, x, repeats)
 
 
@@ -106,19 +106,19 @@ def _touched_bytes(t: Any) -> int:
     return elements * t.element_size()
 
 
-def _saved_bytes(layer: nn.Module, x: Tensor) -> int:
-    """The storages that autograd keeps, each counted once."""
-    own = {t.untyped_storage().data_ptr() for t in (*layer.parameters(), *layer.buffers())}
+def saved_bytes(run: Callable[[Tensor], Any], x: Tensor, own: Iterable[Tensor] = ()) -> int:
+    """The storages that autograd keeps of a call for the backward pass, each counted once, those of `own` not."""
+    not_counted = {t.untyped_storage().data_ptr() for t in own}
     kept: dict[int, torch.UntypedStorage] = {}  # holding them keeps their addresses from being used again
 
     def keep(t: Tensor) -> Tensor:
         storage = t.untyped_storage()
-        if storage.data_ptr() not in own:
+        if storage.data_ptr() not in not_counted:
             kept[storage.data_ptr()] = storage
         return t
 
     with torch.enable_grad(), saved_tensors_hooks(keep, lambda t: t):
-        output = layer.forward(x.detach().clone().requires_grad_().clone())
+        output = run(x.detach().clone().requires_grad_().clone())
     del output
     return sum(storage.nbytes() for storage in kept.values())
 
@@ -127,14 +127,15 @@ def _milliseconds(run: Callable[[Tensor], Any], x: Tensor, repeats: int) -> floa
     times = []
     with torch.no_grad():
         for _ in range(repeats + 1):  # the first one warms up
-            _finish(x.device)
+            finish(x.device)
             start = time.perf_counter()
             run(x)
-            _finish(x.device)
+            finish(x.device)
             times.append(time.perf_counter() - start)
     return 1000 * statistics.median(times[1:])
 
 
-def _finish(device: torch.device) -> None:
+def finish(device: torch.device) -> None:
+    """Waits for what a device has been told to do."""
     if device.type != 'cpu':
         torch.accelerator.synchronize(device)

@@ -12,8 +12,11 @@ from timm_attn.files import replacing
 Row = Mapping[str, Any]
 
 
-def write_numbers(figure: Path, numbers: str, rows: Iterable[Row]) -> Path:
+def write_numbers(figure: Path, numbers: str, rows: Iterable[Row], about: Row | None = None) -> Path:
     """Writes rows of the same keys as 'csv' or 'json' beside a figure; the file appears only when it is complete.
+
+    Args:
+        about: what else a JSON file says; its rows are then under 'rows'. CSV has no place for it.
 
     Raises:
         ValueError: there is no such format.
@@ -22,7 +25,7 @@ def write_numbers(figure: Path, numbers: str, rows: Iterable[Row]) -> Path:
     check_numbers(numbers)
     path = figure.with_suffix(f'.{numbers}')
     text = io.StringIO(newline='')
-    WRITERS[numbers](text, table)
+    WRITERS[numbers](text, table, about)
     with replacing(path) as file:
         file.write(text.getvalue().encode())
     return path
@@ -34,14 +37,14 @@ def check_numbers(numbers: str) -> None:
         raise ValueError(f'Unknown format of numbers {numbers!r}: choose from {", ".join(WRITERS)}.')
 
 
-def _write_csv(f: IO[str], rows: Sequence[Row]) -> None:
+def _write_csv(f: IO[str], rows: Sequence[Row], about: Row | None) -> None:
     writer = csv.DictWriter(f, fieldnames=list(rows[0]), lineterminator='\n')
     writer.writeheader()
     writer.writerows(rows)
 
 
-def _write_json(f: IO[str], rows: Sequence[Row]) -> None:
-    json.dump(rows, f, indent=1)
+def _write_json(f: IO[str], rows: Sequence[Row], about: Row | None) -> None:
+    json.dump(rows if about is None else {**about, 'rows': rows}, f, indent=1)
 
 
-WRITERS: Mapping[str, Callable[[IO[str], Sequence[Row]], None]] = {'csv': _write_csv, 'json': _write_json}
+WRITERS: Mapping[str, Callable[[IO[str], Sequence[Row], Row | None], None]] = {'csv': _write_csv, 'json': _write_json}

@@ -1,0 +1,200 @@
+"""What is measured, as data: a case is a set of variants that do the same work and take turns."""
+
+import fnmatch
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
+from typing import Any
+
+import torch
+
+from timm_attn.benchmark import nets, operations
+from timm_attn.benchmark.measure import Runner
+from timm_attn.paper.speed import Speed, printed_speeds
+
+
+@dataclass(frozen=True)
+class Case:
+    """A row of the benchmark.
+
+    Args:
+        name: 'cpu/...' or 'cuda/...', what `--only` matches.
+        title: what it is, in words.
+        build: its variants, ready to run.
+        reference: the variant that the others are compared with.
+        unit: of the work that a variant does in a second, and the factor to it.
+        rounds: in the full run.
+        quick: rounds of `--quick`; 0 leaves it out.
+        compiled: it is measured with `--compile` only.
+        paper: the printed frames a second of its variants, if it is one of a paper's rows.
+    """
+
+    name: str
+    title: str
+    build: Callable[[], Mapping[str, Runner]]
+    reference: str
+    unit: tuple[str, float] = ('images/s', 1)
+    rounds: int = 20
+    quick: int = 0
+    compiled: bool = False
+    paper: tuple[Speed, ...] = ()
+
+    @property
+    def device(self) -> str:
+        return self.name.split('/')[0]
+
+
+RESNET50: Mapping[str, nets.Net] = {
+    'plain': nets.named('resnet50'),
+    'simam': nets.named('resnet50_simam'),
+    'simam, formula': nets.with_formula('resnet50', e_lambda=0.1),
+    'se': nets.named('resnet50_se'),
+    'se, timm': nets.with_timm_layer('resnet50', 'se', rd_divisor=1, bias=False),
+    'eca': nets.named('resnet50_eca'),
+    'eca, timm': nets.with_timm_layer('resnet50', 'eca'),
+    'cbam': nets.named('resnet50_cbam'),
+    'cbam, timm': nets.with_timm_layer('resnet50', 'cbam', mlp_bias=True),
+}
+FUSED: Mapping[str, nets.Net] = {
+    'plain': nets.named('resnet50'),
+    'fused plain': nets.fused('resnet50'),
+    'fused simam': nets.fused('resnet50_simam'),
+    'fused se': nets.fused('resnet50_se'),
+    'fused eca': nets.fused('resnet50_eca'),
+}
+# A minute each; torch.compile takes at most 8 nets of one class
+COMPILED_ON_CPU = {name: nets.compiled(RESNET50[name]) for name in ('plain', 'simam', 'se', 'eca', 'cbam')}
+COMPILED = {name: nets.compiled(net) for name, net in RESNET50.items() if 'cbam' not in name}
+BFLOAT16 = torch.bfloat16
+
+# device, work, shape, memory format, rounds of --quick
+OPERATIONS = [
+    (device, *row)
+    for device in ('cpu', 'cuda')
+    for row in (
+        ('forward', (16, 64, 56, 56), torch.contiguous_format, 15),
+        ('forward', (1, 512, 7, 7), torch.contiguous_format, 30),
+        ('training', (8, 64, 56, 56), torch.contiguous_format, 15),
+        ('forward', (16, 64, 56, 56), torch.channels_last, 5),
+        ('forward', (1, 512, 7, 7), torch.channels_last, 5),
+        ('training', (8, 64, 56, 56), torch.channels_last, 5),
+    )
+]
+# work, dtype, memory format
+BANDWIDTHS = [
+    (work, *row)
+    for row in (
+        (torch.float32, torch.contiguous_format),
+        (torch.float32, torch.channels_last),
+        (torch.float16, torch.contiguous_format),
+        (torch.bfloat16, torch.contiguous_format),
+    )
+    for work in ('forward', 'backward')
+]
+BANDWIDTH_SHAPE = (128, 256, 56, 56)  # far beyond a GPU's cache
+# name, batch, variants, autocast's dtype, rounds, rounds of --quick, under torch.compile
+INFERENCES: Sequence[tuple[str, int, Mapping[str, nets.Net], torch.dtype | None, int, int, bool]] = (
+    ('cpu/resnet50', 1, RESNET50, None, 30, 15, False),
+    ('cpu/resnet50', 8, RESNET50, None, 12, 0, False),
+    ('cpu/fuse', 1, FUSED, None, 30, 15, False),
+    ('cpu/fuse', 8, FUSED, None, 15, 0, False),
+    ('cpu/compiled', 1, COMPILED_ON_CPU, None, 30, 0, True),
+    ('cpu/compiled', 8, COMPILED_ON_CPU, None, 12, 0, True),
+    ('cuda/resnet50', 1, RESNET50, None, 30, 15, False),
+    ('cuda/resnet50', 8, RESNET50, None, 30, 0, False),
+    ('cuda/resnet50', 128, RESNET50, None, 30, 15, False),
+    ('cuda/resnet50', 128, RESNET50, BFLOAT16, 30, 0, False),
+    ('cuda/fuse', 1, FUSED, None, 30, 15, False),
+    ('cuda/fuse', 8, FUSED, None, 30, 0, False),
+    ('cuda/fuse', 128, FUSED, None, 30, 0, False),
+    ('cuda/compiled', 128, COMPILED, None, 30, 0, True),
+    ('cuda/compiled', 128, COMPILED, BFLOAT16, 30, 0, True),
+)
+# name, batch, autocast's dtype, rounds
+TRAININGS: Sequence[tuple[str, int, torch.dtype | None, int]] = (
+    ('cpu/resnet50/training', 8, None, 7),
+    ('cuda/resnet50/training', 64, None, 15),
+    ('cuda/resnet50/training', 64, BFLOAT16, 15),
+)
+_DEVICES = {'cpu': 'CPU', 'cuda': 'GPU'}
+_WORK = {'forward': 'forward', 'backward': 'backward', 'training': 'forward + backward'}
+_KINDS = {'resnet50': 'resnet50', 'fuse': 'fuse(resnet50)', 'compiled': 'compiled resnet50'}
+# What an option adds to a case's name and, after a comma, to its title
+_OPTIONS = {
+    torch.contiguous_format: '',
+    torch.channels_last: 'channels_last',
+    None: '',
+    torch.float32: '',
+    torch.float16: 'fp16',
+    torch.bfloat16: 'bf16',
+}
+_GB = ('GB/s', 1e-9)
+
+
+def choose(*, quick: bool, only: str, compiled: bool) -> list[Case]:
+    """The cases of a run, in order; `only` is a glob of their names.
+
+    Raises:
+        ValueError: no case of such a run matches.
+    """
+    cases = [c for c in all_cases() if (c.quick or not quick) and (compiled or not c.compiled)]
+    found = [c for c in cases if fnmatch.fnmatchcase(c.name, only)]
+    if not found:
+        raise ValueError(f'No case of this run matches {only!r}: choose from {", ".join(c.name for c in cases)}.')
+    return found
+
+
+@cache
+def all_cases() -> tuple[Case, ...]:
+    """Every case there is."""
+    return (*_operations(), *_bandwidths(), *_inferences(), *_trainings(), *_table3())
+
+
+def _named(name: str, title: str, *options: Any) -> tuple[str, str]:
+    """A case's name and title with its options."""
+    device, added = name.split('/')[0], [_OPTIONS[option] for option in options if _OPTIONS[option]]
+    return '/'.join([name, *added]), ', '.join([title, *added, _DEVICES[device]])
+
+
+def _operations() -> Iterator[Case]:
+    for device, work, shape, layout, quick in OPERATIONS:
+        size = 'x'.join(map(str, shape))
+        names = _named(f'{device}/op/{work}/{size}', f'SimAM {_WORK[work]}, {size}', layout)
+        build = partial(operations.simam_runners, work, shape, device, memory_format=layout)
+        yield Case(*names, build, operations.FORMULA, _GB, rounds=40, quick=quick)
+
+
+def _bandwidths() -> Iterator[Case]:
+    size = 'x'.join(map(str, BANDWIDTH_SHAPE))
+    for work, dtype, layout in BANDWIDTHS:
+        names = _named(f'cuda/op/bandwidth/{work}', f'SimAM {_WORK[work]}, {size}, bandwidth', dtype, layout)
+        build = partial(
+            operations.simam_runners, work, BANDWIDTH_SHAPE, 'cuda', memory_format=layout, dtype=dtype, copy=True
+        )
+        yield Case(*names, build, operations.COPY, _GB, quick=10)
+
+
+def _inferences() -> Iterator[Case]:
+    for stem, batch, variants, amp, rounds, quick, compiled in INFERENCES:
+        device, kind = stem.split('/')
+        names = _named(f'{stem}/b{batch}', f'{_KINDS[kind]}, inference, batch {batch}', amp)
+        build = partial(nets.inference_runners, variants, batch, device, amp=amp)
+        yield Case(*names, build, 'plain', rounds=rounds, quick=quick, compiled=compiled)
+
+
+def _trainings() -> Iterator[Case]:
+    for stem, batch, amp, rounds in TRAININGS:
+        names = _named(f'{stem}/b{batch}', f'resnet50, training step, batch {batch}', amp)
+        build = partial(nets.training_runners, RESNET50, batch, stem.split('/')[0], amp=amp)
+        yield Case(*names, build, 'plain', rounds=rounds)
+
+
+def _table3() -> Iterator[Case]:
+    speeds: dict[str, list[Speed]] = {}
+    for speed in printed_speeds():
+        speeds.setdefault(speed.base, []).append(speed)
+    for device in ('cpu', 'cuda'):
+        for base, rows in speeds.items():
+            names = _named(f'{device}/table3/{base}', f'{rows[0].row} of SimAM Table 3, one image')
+            build = partial(nets.inference_runners, {row.model: nets.named(row.model) for row in rows}, 1, device)
+            yield Case(*names, build, base, paper=tuple(rows))

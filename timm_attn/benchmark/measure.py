@@ -1,0 +1,114 @@
+"""The interleaved clock: the variants of a case take turns, so that what else the machine does meets all of them."""
+
+import gc
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+
+WARM_UP = 2  # calls of a variant before its first time: allocators, cuDNN's and oneDNN's choices, compilation
+LEAST_ROUNDS = 3
+LEAST_SECONDS = 0.005  # what is shorter is called several times a turn
+
+
+@dataclass(frozen=True)
+class Runner:
+    """A variant of a case, built and ready.
+
+    Args:
+        call: what is timed.
+        around: the context it runs in, entered before the clock starts.
+        work: what a call does at least, in the case's unit (images, bytes to read and write).
+        memory: its memory in MiB, by column of the numbers; called once, after the clock.
+    """
+
+    call: Callable[[], Any]
+    around: Callable[[], AbstractContextManager[Any]] = nullcontext
+    work: float = 1
+    memory: Callable[[], Mapping[str, float]] = dict
+
+
+class Spread(NamedTuple):
+    """The median and the quartiles of some rounds."""
+
+    median: float
+    low: float
+    high: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> 'Spread':
+        low, median, high = (float(q) for q in np.quantile(values, (0.25, 0.5, 0.75)))
+        return cls(median, low, high)
+
+
+@dataclass(frozen=True)
+class Times:
+    """The seconds of a call of each variant, round by round, and what a call does."""
+
+    seconds: Mapping[str, Sequence[float]]
+    work: Mapping[str, float] = field(default_factory=dict)
+
+    def milliseconds(self, variant: str) -> Spread:
+        return Spread.of([1000 * s for s in self.seconds[variant]])
+
+    def rate(self, variant: str) -> float:
+        """Work a second in the median round."""
+        return self.work.get(variant, 1) / self.milliseconds(variant).median * 1000
+
+    def speed(self, variant: str, reference: str) -> Spread:
+        """Of the ratios of the two rates in each round: 2 is twice as fast as the reference."""
+        work = self.work.get(variant, 1) / self.work.get(reference, 1)
+        rounds = zip(self.seconds[variant], self.seconds[reference], strict=True)
+        return Spread.of([work * theirs / ours for ours, theirs in rounds])
+
+
+def interleaved(
+    runners: Mapping[str, Runner],
+    rounds: int,
+    limit: float = math.inf,
+    finish: Callable[[], None] = lambda: None,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Times:
+    """Every variant once in each of the rounds, another one first each time, after a warm-up of each.
+
+    Args:
+        limit: the seconds after which no round begins, apart from the first LEAST_ROUNDS.
+        finish: waits until the device has done what it was told.
+    """
+    names = list(runners)
+    warm = [_warm_up(runner, finish, clock) for runner in runners.values()]
+    calls = max(1, math.ceil(LEAST_SECONDS / max(min(warm), 1e-9)))
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    gc.collect()
+    gc.disable()
+    start = clock()
+    try:
+        for turn in range(rounds):
+            if turn >= LEAST_ROUNDS and clock() - start > limit:
+                break
+            first = turn % len(names)
+            for name in names[first:] + names[:first]:
+                with runners[name].around():
+                    seconds[name].append(_timed(runners[name].call, calls, finish, clock))
+    finally:
+        gc.enable()
+    return Times(seconds, {name: runner.work for name, runner in runners.items()})
+
+
+def _warm_up(runner: Runner, finish: Callable[[], None], clock: Callable[[], float]) -> float:
+    """The seconds of its last call."""
+    with runner.around():
+        return [_timed(runner.call, 1, finish, clock) for _ in range(WARM_UP)][-1]
+
+
+def _timed(call: Callable[[], Any], calls: int, finish: Callable[[], None], clock: Callable[[], float]) -> float:
+    finish()
+    start = clock()
+    for _ in range(calls):
+        call()
+    finish()
+    return (clock() - start) / calls

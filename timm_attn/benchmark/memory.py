@@ -1,0 +1,34 @@
+"""Memory that a piece of work needs, in MiB."""
+
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+MIB = 2**20
+
+
+def peak_mib(run: Callable[[], Any], device: torch.device) -> float:
+    """The most that torch's allocator had given out at any moment of a call, beyond what it had before.
+
+    On CUDA by max_memory_allocated, on the CPU by the allocations and frees that torch's profiler records; what a
+    library takes past the allocator is in neither. Weights and the optimizer's state were there before.
+    """
+    if device.type == 'cuda':
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        run()
+        return (torch.cuda.max_memory_allocated(device) - before) / MIB
+    os.environ.setdefault('KINETO_LOG_LEVEL', '99')  # else the profiler tells stderr that it starts and stops
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
+        run()
+    with tempfile.TemporaryDirectory() as folder:
+        trace = Path(folder, 'trace.json')
+        recorded.export_chrome_trace(str(trace))
+        events = json.loads(trace.read_text(encoding='utf-8'))['traceEvents']
+    return max((e['args']['Total Allocated'] for e in events if e['name'] == '[memory]'), default=0) / MIB

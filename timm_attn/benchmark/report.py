@@ -1,0 +1,100 @@
+"""`timm-attn benchmark`: one run, printed as it goes, with a picture and the numbers beside it."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from timm_attn import figures
+from timm_attn.benchmark import text
+from timm_attn.benchmark.cases import choose
+from timm_attn.benchmark.environment import cores, environment, load_average
+from timm_attn.benchmark.results import Measured, Outcome, measure, outcome_rows, outcomes, rows_of
+from timm_attn.figures.canvas import check_format
+from timm_attn.files import check_writable
+from timm_attn.reports.numbers import check_numbers, write_numbers
+
+
+def benchmark(
+    out: Path,
+    *,
+    numbers: str = 'json',
+    quick: bool = False,
+    only: str = '*',
+    threads: int | None = None,
+    compiled: bool = False,
+) -> list[Path]:
+    """Measures the cases, those on a GPU where there is one, and prints them, the paper's speeds and the targets.
+
+    Args:
+        out: the figure, .png or .svg; the numbers lie beside it, and are written again after each case.
+        numbers: their format: 'json', with the environment and the targets, or 'csv'.
+        quick: fewer cases and rounds: two minutes on 2 cores instead of a quarter of an hour.
+        only: a glob of the cases' names.
+        threads: of torch on the CPU; by default one a core.
+        compiled: also the nets under torch.compile.
+
+    Raises:
+        ValueError: no case has such a name, there is no such format, or threads is not positive.
+        RuntimeError: matplotlib is missing, or only cases for a GPU are asked for and there is none.
+        OSError: the files cannot be written.
+    """
+    figures.require_matplotlib()
+    check_format(out)
+    check_numbers(numbers)
+    if threads is not None and threads < 1:
+        raise ValueError(f'threads must be positive, but got {threads}.')
+    cases = choose(quick=quick, only=only, compiled=compiled)
+    runnable = [case for case in cases if case.device == 'cpu' or torch.cuda.is_available()]
+    if not runnable:
+        raise RuntimeError(f'The cases that match {only!r} need a GPU, and torch sees none.')
+    check_writable(out)
+    check_writable(out.with_suffix(f'.{numbers}'))
+    where = environment(threads or cores())
+    print(text.environment_line(where), flush=True)
+    results: list[Measured] = []
+    with _settings(where['threads']):
+        for case in runnable:
+            results.append(measure(case, quick))
+            where['load_after'] = load_average()
+            file = _write(out, numbers, where, results)
+            print('\n'.join(text.case_lines(results[-1])), flush=True)
+    found = outcomes(results)
+    print('\n'.join((*text.table3_lines(results), *text.target_lines(found))))
+    print(f'\nload average before {where["load_before"]}, after {where["load_after"]}', flush=True)
+    machine = (where['cpu'], f'{where["threads"]} threads', where['gpu'], where['date'][:10])
+    title = f'Speed of variants that took turns: {", ".join(filter(None, machine))}'
+    return [figures.save(figures.benchmark_figure(title, _panels(results, found)), out), file]
+
+
+def _write(out: Path, numbers: str, where: dict[str, Any], results: Sequence[Measured]) -> Path:
+    """All that is known so far: a run that is cut off leaves what it has measured."""
+    about = {'environment': where, 'targets': list(outcome_rows(outcomes(results)))}
+    return write_numbers(out, numbers, (row for measured in results for row in rows_of(measured)), about)
+
+
+def _panels(results: Sequence[Measured], found: Sequence[Outcome]) -> Iterator[figures.SpeedPanel]:
+    """A panel a case, with the targets that are about its reference."""
+    for case, measured in ((measured.case, measured) for measured in results):
+        mine = [o.target for o in found if o.target.case == case.name and o.target.quantity == 'speed']
+        limits = {t.variant: t.limit for t in mine if t.against in ('', case.reference)}
+        fps = {speed.model: speed.fps for speed in case.paper}
+        others = [variant for variant in measured.times.seconds if variant != case.reference]
+        ratios = {variant: fps[variant] / fps[case.reference] for variant in others} if fps else {}
+        bars = [figures.SpeedBar(v, *measured.speed(v), limits.get(v), ratios.get(v)) for v in others]
+        yield figures.SpeedPanel(case.title, case.reference, bars)
+
+
+@contextmanager
+def _settings(threads: int) -> Iterator[None]:
+    """torch's threads on the CPU, and cuDNN's fastest algorithms, inside the block."""
+    before, tuned = torch.get_num_threads(), torch.backends.cudnn.benchmark
+    torch.set_num_threads(threads)
+    torch.backends.cudnn.benchmark = True
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+        torch.backends.cudnn.benchmark = tuned

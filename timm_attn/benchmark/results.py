@@ -1,0 +1,138 @@
+"""What the cases gave: rows of numbers, and the outcome of every target."""
+
+import gc
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from timm_attn.analysis.cost import finish
+from timm_attn.benchmark.cases import Case
+from timm_attn.benchmark.measure import Spread, Times, interleaved
+from timm_attn.benchmark.targets import TARGETS, Target
+
+MEMORY = ('saved_mib', 'saved_inputs', 'peak_mib')  # the columns that Runner.memory may fill
+
+SECONDS, QUICK_SECONDS = 150, 8  # after which a case begins no further round: a slow machine has fewer
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A case and what it gave.
+
+    Args:
+        memory: by variant and column.
+    """
+
+    case: Case
+    times: Times
+    memory: Mapping[str, Mapping[str, float]]
+
+    def speed(self, variant: str, reference: str = '') -> Spread:
+        """Against the case's reference, or another variant."""
+        return self.times.speed(variant, reference or self.case.reference)
+
+    def rate(self, variant: str) -> float:
+        """In the case's unit."""
+        return self.times.rate(variant) * self.case.unit[1]
+
+    def quantity(self, target: Target, variant: str) -> Spread:
+        """What a target is about, of a variant."""
+        if target.quantity == 'speed':
+            return self.speed(variant, target.against)
+        value = self.memory[variant][target.quantity]
+        return Spread(value, value, value)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A target and how it came out.
+
+    Args:
+        measured: of its variant; None where it was not measured.
+        elsewhere: the same of the best there is elsewhere, in the same rounds.
+        verdict: 'met', 'missed', or why it was not measured.
+    """
+
+    target: Target
+    measured: Spread | None
+    elsewhere: Spread | None
+    verdict: str
+
+
+def measure(case: Case, quick: bool = False) -> Measured:
+    """Builds the variants of a case, times them in turn, asks for their memory, and lets them go."""
+    rounds, limit = (case.quick, QUICK_SECONDS) if quick else (case.rounds, SECONDS)
+    device = torch.device(case.device)
+    try:
+        runners = case.build()
+        times = interleaved(runners, rounds, limit, lambda: finish(device))
+        return Measured(case, times, {name: runner.memory() for name, runner in runners.items()})
+    finally:
+        runners = {}
+        gc.collect()
+        if case.compiled:
+            torch.compiler.reset()
+        if device.type == 'cuda':
+            torch.cuda.empty_cache()
+
+
+def rows_of(measured: Measured) -> Iterator[dict[str, Any]]:
+    """A row a variant, for the file of numbers."""
+    case = measured.case
+    paper = {speed.model: speed.fps for speed in case.paper}
+    for variant in measured.times.seconds:
+        yield {
+            'case': case.name,
+            'variant': variant,
+            'reference': case.reference,
+            'rounds': len(measured.times.seconds[variant]),
+            **_columns('ms', measured.times.milliseconds(variant)),
+            **_columns('speed', measured.speed(variant)),
+            'rate': _short(measured.rate(variant)),
+            'unit': case.unit[0],
+            **{column: _short(measured.memory[variant].get(column)) for column in MEMORY},
+            'paper_fps': paper.get(variant),
+        }
+
+
+def outcomes(results: Sequence[Measured], targets: Sequence[Target] = TARGETS) -> list[Outcome]:
+    """Every target, also those whose case was not measured, with the reason."""
+    by_name = {measured.case.name: measured for measured in results}
+    return [_outcome(target, by_name.get(target.case)) for target in targets]
+
+
+def outcome_rows(found: Sequence[Outcome]) -> Iterator[dict[str, Any]]:
+    """A row a target, for the file of numbers."""
+    for o in found:
+        t = o.target
+        yield {
+            'what': t.what,
+            'case': t.case,
+            'variant': t.variant,
+            'quantity': t.quantity,
+            'target': t.limit,
+            **_columns('measured', o.measured),
+            'elsewhere': _short(o.elsewhere.median) if o.elsewhere else None,
+            'verdict': o.verdict,
+        }
+
+
+def _outcome(target: Target, measured: Measured | None) -> Outcome:
+    if measured is None:
+        no_gpu = target.case.startswith('cuda/') and not torch.cuda.is_available()
+        return Outcome(target, None, None, 'no GPU' if no_gpu else 'not in this run')
+    value = measured.quantity(target, target.variant)
+    elsewhere = measured.quantity(target, target.elsewhere) if target.elsewhere else None
+    return Outcome(target, value, elsewhere, target.verdict(value))
+
+
+def _columns(name: str, spread: Spread | None) -> dict[str, float | None]:
+    median, low, high = spread or (None, None, None)
+    return {name: _short(median), f'{name}_q1': _short(low), f'{name}_q3': _short(high)}
+
+
+def _short(value: float | None) -> float | None:
+    """As many digits as a measurement may have."""
+    return None if value is None else float(f'{value:.5g}')
