@@ -137,7 +137,8 @@ print(json.dumps([file, made, sent]))
         hub.add(REPO, FILES)
         refused = ['RepositoryNotFoundError'] * 3
         assert run(hub, tmp_path, code, tmp_path / 'up') == refused
-        assert run(hub, tmp_path, code, tmp_path / 'up', HF_TOKEN='hf_wrong') == refused
+        wrong = run(hub, tmp_path, code, tmp_path / 'up', HF_TOKEN='hf_wrong')
+        assert wrong == ['HfHubHTTPError'] * 3
         assert run(hub, tmp_path, code, tmp_path / 'up', HF_TOKEN='hf_secret') == [None, None, None]
         assert hub.store.files('org/new')[FILE] == DATA
         with pytest.raises(urllib.error.HTTPError, match='400'):  # urllib takes the token to the other host
