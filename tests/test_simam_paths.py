@@ -97,3 +97,15 @@ def test_when_which_path_is_taken() -> None:
     torch.testing.assert_close(per_sample, x.grad)
     graph = torch.fx.symbolic_trace(lambda image: ops.simam(image, 0.1))
     torch.testing.assert_close(graph(x), ops.simam(x, 0.1))
+
+
+def test_forward_mode() -> None:
+    """Tangents go through the reference, also where no gradient is wanted."""
+    x, tangent = torch.randn(2, 2, 3, 5, 5, dtype=torch.float64)
+    with torch.autograd.forward_ad.dual_level():
+        dual = torch.autograd.forward_ad.make_dual(x, tangent)
+        for wanted in (True, False):
+            with torch.set_grad_enabled(wanted):
+                for y in (ops.simam(dual, 0.1), ops.last_pass(dual, dual.mean((2, 3), keepdim=True), [dual], 1.0)):
+                    assert torch.autograd.forward_ad.unpack_dual(y).tangent is not None
+        assert torch.equal(torch.autograd.forward_ad.unpack_dual(dual).primal, x)

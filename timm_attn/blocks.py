@@ -3,12 +3,22 @@
 The slots are declared for type checkers only: TorchScript reads a class's annotations and knows no optional module.
 """
 
+import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import torch
 from timm.models._efficientnet_blocks import DepthwiseSeparableConv, InvertedResidual
 from timm.models.densenet import DenseTransition
 from timm.models.resnet import BasicBlock, Bottleneck
 from torch import Tensor, nn
+from torch.nn.modules import module as nn_module
+
+from timm_attn import ops
+from timm_attn.attention import AttentionLayer
+
+# The activations that ops.last_pass knows, and where they clamp
+CEILINGS: Mapping[type[nn.Module], float] = {nn.ReLU: math.inf, nn.ReLU6: 6.0}
 
 
 class Slot(NamedTuple):
@@ -23,6 +33,26 @@ class Slot(NamedTuple):
     site: str
     attr: str
     source: str
+
+
+def end_in_one_pass(block: nn.Module, layer: Any, x: Tensor, shortcut: Tensor | None, act: Any = None) -> Tensor | None:
+    """act(layer(x) + shortcut) by the layer's last_pass, which may overwrite x; None where it must go step by step.
+
+    That is in training, where a gradient is wanted, a graph is built, a layer is no attention of ours, or somebody
+    watches one of the layers.
+    """
+    ceiling = None if act is None else CEILINGS.get(type(act))
+    if block.training or not isinstance(layer, AttentionLayer) or (act is not None and ceiling is None):
+        return None
+    if type(x) is not Tensor or not ops.may_overwrite(x) or any(_watched(m) for m in (layer, act) if m is not None):
+        return None
+    return layer.last_pass(ops.check_channels(x, layer.channels), [] if shortcut is None else [shortcut], ceiling)
+
+
+def _watched(module: nn.Module) -> bool:
+    """Whether calling a module does more than its class says."""
+    everywhere = nn_module._global_forward_hooks or nn_module._global_forward_pre_hooks
+    return bool(everywhere or module._forward_hooks or module._forward_pre_hooks or 'forward' in vars(module))
 
 
 class AttnBasicBlock(BasicBlock):
@@ -45,12 +75,16 @@ class AttnBasicBlock(BasicBlock):
         if self.conv_attn is not None:
             x = self.conv_attn(x)
         x = self.bn2(x)
+        if self.downsample is not None:
+            shortcut = self.downsample(shortcut)
+        if not torch.jit.is_scripting():
+            y = end_in_one_pass(self, self.se, x, shortcut, self.act2)
+            if y is not None:
+                return y
         if self.se is not None:
             x = self.se(x)
         if self.drop_path is not None:
             x = self.drop_path(x)
-        if self.downsample is not None:
-            shortcut = self.downsample(shortcut)
         x += shortcut
         return self.act2(x)
 
@@ -78,12 +112,16 @@ class AttnBottleneck(Bottleneck):
         x = self.aa(x)
         x = self.conv3(x)
         x = self.bn3(x)
+        if self.downsample is not None:
+            shortcut = self.downsample(shortcut)
+        if not torch.jit.is_scripting():
+            y = end_in_one_pass(self, self.se, x, shortcut, self.act3)
+            if y is not None:
+                return y
         if self.se is not None:
             x = self.se(x)
         if self.drop_path is not None:
             x = self.drop_path(x)
-        if self.downsample is not None:
-            shortcut = self.downsample(shortcut)
         x += shortcut
         return self.act3(x)
 
@@ -110,6 +148,10 @@ class AttnDepthwiseSeparableConv(DepthwiseSeparableConv):
         x = self.se(x)
         x = self.conv_pw(x)
         x = self.bn2(x)
+        if not torch.jit.is_scripting():
+            y = end_in_one_pass(self, self.block_attn, x, shortcut if self.has_skip else None)
+            if y is not None:
+                return y
         if self.block_attn is not None:
             x = self.block_attn(x)
         if self.has_skip:
@@ -141,6 +183,10 @@ class AttnInvertedResidual(InvertedResidual):
         x = self.se(x)
         x = self.conv_pwl(x)
         x = self.bn3(x)
+        if not torch.jit.is_scripting():
+            y = end_in_one_pass(self, self.block_attn, x, shortcut if self.has_skip else None)
+            if y is not None:
+                return y
         if self.block_attn is not None:
             x = self.block_attn(x)
         if self.has_skip:

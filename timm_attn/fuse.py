@@ -6,7 +6,6 @@ map.
 """
 
 import copy
-import math
 import operator
 from collections import Counter
 from typing import Any
@@ -19,9 +18,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from timm_attn import ops
 from timm_attn.attention import AttentionLayer, SimAM
+from timm_attn.blocks import CEILINGS
 
 _IDLE = (nn.Identity, nn.Dropout, nn.Dropout2d, DropBlock2d, DropPath)  # in evaluation
-_CEILINGS: dict[type[nn.Module], float] = {nn.ReLU: math.inf, nn.ReLU6: 6.0}
 _CONVS = (nn.Conv2d, Conv2dSame)  # other subclasses may do something to their weights
 
 
@@ -194,7 +193,7 @@ class _Rewriter:
         if not isinstance(node, fx.Node) or node.op != 'call_module':
             return None
         layer = self.net.get_submodule(str(node.target))
-        return layer if self.calls[node.target] == 1 or type(layer) in _CEILINGS else None
+        return layer if self.calls[node.target] == 1 or type(layer) in CEILINGS else None
 
     def put(self, node: fx.Node, layer: Any) -> Any:
         self.net.set_submodule(str(node.target), layer)
@@ -211,7 +210,7 @@ class _Rewriter:
         """Whether nothing but its one user sees the map of a node, which is no view of another."""
         if not isinstance(node, fx.Node) or self.only_user(node) is None:
             return False
-        makers = (*_CONVS, *_CEILINGS, nn.MaxPool2d, nn.AvgPool2d, SimAM, FusedAttention, FusedSimAM)
+        makers = (*_CONVS, *CEILINGS, nn.MaxPool2d, nn.AvgPool2d, SimAM, FusedAttention, FusedSimAM)
         return node.target in (ops.last_pass, torch.cat) or type(self.layer(node)) in makers
 
     def other_term(self, addition: fx.Node | None, term: Any) -> fx.Node | None:
@@ -224,7 +223,7 @@ class _Rewriter:
     def absorbed_ceiling(self, node: fx.Node) -> float | None:
         """The ceiling of the activation behind a node, which is removed; None without one."""
         activation = self.only_user(node)
-        ceiling = _CEILINGS.get(type(self.layer(activation)))
+        ceiling = CEILINGS.get(type(self.layer(activation)))
         if activation is not None and ceiling is not None:
             self.replace(activation, node)
         return ceiling

@@ -23,6 +23,12 @@ class AttentionLayer(nn.Module):
             raise ValueError(f'channels of {type(self).__name__} must be positive, but got {channels}.')
         self.channels = channels
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """A layer with a forward of its own has a last_pass of its own, or this one, which calls that forward."""
+        super().__init_subclass__(**kwargs)
+        if 'forward' in vars(cls) and 'last_pass' not in vars(cls):
+            cls.last_pass = _last_pass_of_forward  # type: ignore[method-assign]
+
     def attention(self, x: Tensor) -> Tensor:
         raise NotImplementedError
 
@@ -38,6 +44,10 @@ class AttentionLayer(nn.Module):
     def last_pass(self, x: Tensor, terms: list[Tensor], ceiling: float | None) -> Tensor:
         """The refined map and the rest of its block, for inference: see ops.last_pass. It may overwrite x."""
         return ops.last_pass(x, self.attention(x), terms, ceiling)
+
+
+def _last_pass_of_forward(self: AttentionLayer, x: Tensor, terms: list[Tensor], ceiling: float | None) -> Tensor:
+    return ops.last_pass(self.forward(x), None, terms, ceiling)
 
 
 def hidden_width(channels: int, reduction: int, least: int = 1) -> int:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.types import Device
 
 from timm_attn.backbones.cifar_resnet import projection
-from timm_attn.blocks import Slot
+from timm_attn.blocks import Slot, end_in_one_pass
 
 # (expansion, channels, blocks, stride) of each stage
 _STAGES = ((1, 16, 1, 1), (6, 24, 2, 1), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
@@ -59,6 +59,10 @@ class CifarInvertedResidual(nn.Module):
         x = self.act2(x)
         x = self.conv_pwl(x)
         x = self.bn3(x)
+        if not torch.jit.is_scripting():
+            y = end_in_one_pass(self, self.block_attn, x, shortcut if self.has_skip else None)
+            if y is not None:
+                return y
         if self.block_attn is not None:
             x = self.block_attn(x)
         return x + shortcut if self.has_skip else x

@@ -5,10 +5,11 @@ Every attention of site 'block' follows the branch's last convolution. The short
 
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor, nn
 
 from timm_attn.backbones.cifar_resnet import projection
-from timm_attn.blocks import Slot
+from timm_attn.blocks import Slot, end_in_one_pass
 
 
 class CifarPreBasicBlock(nn.Module):
@@ -46,6 +47,10 @@ class CifarPreBasicBlock(nn.Module):
         x = self.conv2(x)
         if self.conv_attn is not None:
             x = self.conv_attn(x)
+        if not torch.jit.is_scripting():
+            y = end_in_one_pass(self, self.block_attn, x, shortcut)
+            if y is not None:
+                return y
         if self.block_attn is not None:
             x = self.block_attn(x)
         return x + shortcut
@@ -91,6 +96,10 @@ class CifarPreBottleneck(nn.Module):
         x = self.bn3(x)
         x = self.act3(x)
         x = self.conv3(x)
+        if not torch.jit.is_scripting():
+            y = end_in_one_pass(self, self.block_attn, x, shortcut)
+            if y is not None:
+                return y
         if self.block_attn is not None:
             x = self.block_attn(x)
         return x + shortcut

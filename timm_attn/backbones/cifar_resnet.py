@@ -14,7 +14,7 @@ from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 from torch.types import Device
 
-from timm_attn.blocks import Slot
+from timm_attn.blocks import Slot, end_in_one_pass
 
 
 def projection(in_chs: int, out_chs: int, stride: int, dd: dict[str, Any], norm: bool = True) -> nn.Sequential | None:
@@ -56,6 +56,10 @@ class CifarBasicBlock(nn.Module):
         if self.conv_attn is not None:
             x = self.conv_attn(x)
         x = self.bn2(x)
+        if not torch.jit.is_scripting():
+            y = end_in_one_pass(self, self.block_attn, x, shortcut, self.act2)
+            if y is not None:
+                return y
         if self.block_attn is not None:
             x = self.block_attn(x)
         return self.act2(x + shortcut)
@@ -115,6 +119,10 @@ class CifarBottleneck(nn.Module):
         x = self.act2(x)
         x = self.conv3(x)
         x = self.bn3(x)
+        if not torch.jit.is_scripting():
+            y = end_in_one_pass(self, self.block_attn, x, shortcut, self.act3)
+            if y is not None:
+                return y
         if self.block_attn is not None:
             x = self.block_attn(x)
         return self.act3(x + shortcut)

@@ -1,6 +1,7 @@
 """The arithmetic of the attention layers, torch only: readable references, and faster paths that equal them."""
 
 from timm_attn.ops.channels import check_channels
+from timm_attn.ops.eager import may_overwrite
 from timm_attn.ops.last_pass import last_pass
 from timm_attn.ops.norm import batch_norm
 from timm_attn.ops.simam import simam, simam_last_pass, simam_path, simam_reference, simam_weights, use_simam_path
@@ -11,6 +12,7 @@ __all__ = [
     'channel_moments',
     'check_channels',
     'last_pass',
+    'may_overwrite',
     'simam',
     'simam_last_pass',
     'simam_path',

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function
 
+from timm_attn.ops.eager import may_overwrite
+
 _PIECE_BYTES = 1 << 20  # of the map: a piece and what it meets stay in a core's share of the cache
 
 
@@ -23,15 +25,9 @@ def last_pass(x: Tensor, factor: Tensor | None, terms: list[Tensor], ceiling: fl
 
 @torch.jit.unused
 def _by_path(x: Tensor, factor: Tensor | None, terms: list[Tensor], ceiling: float | None) -> Tensor:
-    if overwrites(x) and all(_fits(term, x) for term in terms):
+    if may_overwrite(x) and all(_fits(term, x) for term in terms):
         return _in_pieces(x, factor, terms, ceiling)
     return _by_definition(x, factor, terms, ceiling)
-
-
-def overwrites(x: Tensor) -> bool:
-    """Whether inference works in place on a map: on the CPU, where no graph is built and no gradient is wanted."""
-    graph = torch.compiler.is_compiling() or torch.jit.is_tracing() or torch._C._are_functorch_transforms_active()
-    return not (graph or torch.is_grad_enabled()) and x.device.type == 'cpu' and x.dim() == 4 and x.numel() > 0
 
 
 def _fits(term: Tensor, x: Tensor) -> bool:

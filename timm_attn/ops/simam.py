@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function, has_torch_function_unary
 
-from timm_attn.ops.last_pass import last_pass, overwrites
+from timm_attn.ops.eager import is_eager, may_overwrite
+from timm_attn.ops.last_pass import last_pass
 from timm_attn.ops.simam_blocks import (
     backward_in_blocks,
     forward_in_blocks,
@@ -105,7 +106,7 @@ def _refine(x: Tensor, e_lambda: Tensor, terms: list[Tensor], ceiling: float | N
 
 @torch.jit.unused
 def _refine_by_path(x: Tensor, e_lambda: Tensor, terms: list[Tensor], ceiling: float | None) -> Tensor:
-    if simam_path(x) == 'reference' or not overwrites(x):
+    if simam_path(x) == 'reference' or not may_overwrite(x):
         return _refine(x, e_lambda, terms, ceiling)
     rows = rows_of(x)
     assert rows is not None
@@ -116,12 +117,11 @@ def _refine_by_path(x: Tensor, e_lambda: Tensor, terms: list[Tensor], ceiling: f
 def simam_path(x: Tensor) -> str:
     """The path that simam takes for a map: 'blocks' in eager mode, the 'reference' where a graph is being built.
 
-    Compilers fuse the reference themselves; torch.func, torch.fx and tracing need its plain operations, and so does a
-    map that is neither contiguous nor channels_last. `use_simam_path` overrides the choice.
+    Compilers fuse the reference themselves; torch.func, forward-mode differentiation, torch.fx and tracing need its
+    plain operations, and so does a map that is neither contiguous nor channels_last. `use_simam_path` overrides the
+    choice.
     """
-    if has_torch_function_unary(x) or torch.compiler.is_compiling() or torch.jit.is_tracing():
-        return 'reference'
-    if torch._C._are_functorch_transforms_active() or rows_of(x) is None or 0 in x.shape[2:]:
+    if has_torch_function_unary(x) or not is_eager() or rows_of(x) is None or 0 in x.shape[2:]:
         return 'reference'
     return _forced[-1] if _forced else 'blocks'
 

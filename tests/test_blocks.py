@@ -1,0 +1,112 @@
+"""Blocks end in one pass at inference, with the outputs of the steps, and step by step where somebody watches."""
+
+from typing import Any
+
+import pytest
+import timm
+import torch
+from timm_extra import build, images
+from torch import Tensor, nn
+
+from timm_attn import ATTENTION, attach, fuse, zoo
+from timm_attn.attention import Attention, AttentionLayer
+
+# a net of every kind of block
+STEMS = ('resnet18', 'resnet50', 'mobilenetv2', 'cifar_resnet20', 'cifar_resnet110', 'cifar_preresnet20')
+STEMS += ('cifar_preresnet110', 'cifar_mobilenetv2')
+KEYS = [key for key, row in ATTENTION.items() if row.site == 'block']
+
+
+def calls_of_last_pass(monkeypatch: pytest.MonkeyPatch, cls: type[AttentionLayer]) -> list[Any]:
+    seen: list[Any] = []
+    own = cls.last_pass
+    monkeypatch.setattr(cls, 'last_pass', lambda self, *args: seen.append(self) or own(self, *args))
+    return seen
+
+
+@pytest.mark.parametrize('stem', STEMS)
+def test_one_pass_is_the_steps(stem: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    key = KEYS[STEMS.index(stem) % len(KEYS)]
+    model = build(f'{stem}_{key}').double()
+    layers = [m for m in model.modules() if isinstance(m, AttentionLayer)]
+    x = images(model).double()
+    before, expected = x.clone(), model(x)
+    seen = calls_of_last_pass(monkeypatch, type(layers[0]))
+    for mode in (torch.no_grad, torch.inference_mode):
+        for memory_format in (torch.contiguous_format, torch.channels_last):
+            seen.clear()
+            with mode():
+                outputs = model(x.contiguous(memory_format=memory_format))
+            assert ((outputs - expected).norm() / expected.norm()) < 1e-11
+            assert len(seen) == len(layers)
+    assert torch.equal(x, before)
+
+
+def test_step_by_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In training, under hooks of a layer or of all, and with a forward put in its place."""
+    model = build('cifar_resnet20_se')
+    x = images(model)
+    seen = calls_of_last_pass(monkeypatch, se := type(model.layer1[0].block_attn))
+    watched: list[Any] = []
+
+    def watch(module: Any, *args: Any) -> None:
+        watched.append(module)
+
+    with torch.no_grad():
+        model(x)
+        assert len(seen) == 9
+        handle = model.layer1[0].block_attn.register_forward_hook(watch)
+        model(x)
+        assert len(seen) == 9 + 8 and watched == [model.layer1[0].block_attn]
+        handle.remove()
+        handle = model.layer1[1].act2.register_forward_pre_hook(watch)
+        model(x)
+        assert len(seen) == 9 + 8 + 8 and watched[1:] == [model.layer1[1].act2]
+        handle.remove()
+        handle = nn.modules.module.register_module_forward_hook(watch)
+        model(x)
+        assert len(seen) == 25 and sum(isinstance(m, se) for m in watched) == 1 + 9
+        handle.remove()
+        model.layer2[0].block_attn.forward = lambda x: x
+        model(x)
+        assert len(seen) == 25 + 8
+        model.train()
+        model(x)
+    model.eval()(x)
+    assert len(seen) == 33
+
+
+def test_other_activations() -> None:
+    model = build('resnet18_eca', act_layer=nn.SiLU).double()
+    x = images(model).double()
+    expected = model(x)
+    with torch.no_grad():
+        torch.testing.assert_close(model(x), expected)
+
+
+class Shift(AttentionLayer):
+    """An attention with a forward of its own, and no last_pass."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + 1
+
+
+def test_an_attention_that_knows_nothing_of_it() -> None:
+    row = Attention(lambda channels, device=None, dtype=None: Shift(channels), 'block', 'Shift', 'none')
+    model = timm.create_model('resnet18').eval()
+    attach(model, row)
+    x = torch.randn(2, 3, 64, 64)
+    expected = model(x)
+    with torch.no_grad():
+        torch.testing.assert_close(model(x), expected)
+        torch.testing.assert_close(fuse(model)(x), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_every_kind_of_block_is_here() -> None:
+    """A backbone whose blocks have the site and are in no net above would not be tested."""
+    kinds = {stem: {type(m).__name__ for m in build(f'{stem}_se').modules() if hasattr(m, 'slots')} for stem in STEMS}
+    for stem, backbone in zoo.BACKBONES.items():
+        if 'block' in backbone.sites:
+            with torch.device('meta'):
+                net = timm.create_model(f'{stem}_se')
+            assert {type(m).__name__ for m in net.modules() if hasattr(m, 'slots')} <= set().union(*kinds.values())

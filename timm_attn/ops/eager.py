@@ -1,0 +1,17 @@
+"""Whether operations just run, so that they may go any way to their result."""
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+
+def is_eager() -> bool:
+    """Whether nothing compiles, traces, transforms (torch.func) or differentiates forward (forward_ad)."""
+    if torch.compiler.is_compiling() or torch.jit.is_tracing() or torch._C._are_functorch_transforms_active():
+        return False
+    return forward_ad._current_level < 0
+
+
+def may_overwrite(x: Tensor) -> bool:
+    """Whether inference works in place on a map that is its own: in eager mode on the CPU, no gradient wanted."""
+    return not torch.is_grad_enabled() and is_eager() and x.device.type == 'cpu' and x.dim() == 4 and x.numel() > 0
