@@ -1,16 +1,55 @@
 """The paths of ops.simam against its reference: values, gradients, layouts, what is saved, and when which is taken."""
 
 from collections.abc import Iterator
+from typing import NamedTuple
 
 import pytest
 import torch
 from torch import Tensor
+from torch._subclasses import FakeTensorMode
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils.flop_counter import FlopCounterMode
 
 from timm_attn import ops
+from timm_attn.ops.triton import tiles, triton_is_installed
 
-SHAPES = [(2, 5, 7, 9), (1, 3, 1, 1), (0, 3, 4, 4), (3, 64, 56, 56), (1, 1, 1, 5), (2, 600, 28, 28)]
 FORMATS = [torch.contiguous_format, torch.channels_last]
 TOLERANCES = {torch.float64: 1e-12, torch.float32: 2e-6, torch.bfloat16: 2e-2, torch.float16: 2e-3}
+GPUS = ['cuda'] if torch.cuda.is_available() else []
+SHAPES = [(2, 5, 7, 9), (1, 3, 1, 1), (0, 3, 4, 4), (1, 1, 1, 5)]
+LARGE = [(3, 64, 56, 56), (2, 600, 28, 28)]
+SEVERAL = {False: [(2, 70, 7, 7), (1, 9, 20, 14)], True: [(1, 20, 9, 15)]}  # programs, without and with steps
+
+
+class Row(NamedTuple):
+    """A path and where it is tested."""
+
+    path: str
+    device: str
+    shapes: list[tuple[int, ...]]
+    in_steps: bool = False  # as if nothing but the smallest channels fitted on chip
+
+    def __str__(self) -> str:
+        return f'{self.path}{"-in-steps" * self.in_steps}-{self.device}'
+
+
+GPUS = ['cuda'] if torch.cuda.is_available() else []
+BLOCKS = [Row('blocks', device, SHAPES + LARGE) for device in ('cpu', *GPUS)]
+KERNELS = [
+    Row('triton', device, SHAPES + SEVERAL[steps], steps) for device in GPUS or ['cpu'] for steps in (False, True)
+]
+NO_TRITON = pytest.mark.skipif(not triton_is_installed(), reason='triton is not installed')
+ROWS = [*BLOCKS, *(pytest.param(row, marks=NO_TRITON) for row in KERNELS)]
+
+
+@pytest.fixture
+def row(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Row]:
+    """A row whose path simam takes inside the test."""
+    if request.param.in_steps:
+        for limit, size in {'ON_CHIP_BYTES': 512, 'STEP_BYTES': 256, 'SMALL_BYTES': 128}.items():
+            monkeypatch.setattr(tiles, limit, size)
+    with ops.use_simam_path(request.param.path):
+        yield request.param
 
 
 @pytest.fixture(autouse=True)
@@ -22,8 +61,8 @@ def poison() -> Iterator[None]:
     torch.use_deterministic_algorithms(False)
 
 
-def leaf(shape: tuple[int, ...], dtype: torch.dtype, memory_format: torch.memory_format) -> Tensor:
-    x = (3 * torch.randn(shape, dtype=torch.float64) + 1).to(dtype)
+def leaf(shape: tuple[int, ...], dtype: torch.dtype, memory_format: torch.memory_format, device: str = 'cpu') -> Tensor:
+    x = (3 * torch.randn(shape, dtype=torch.float64) + 1).to(device, dtype)
     return x.contiguous(memory_format=memory_format).requires_grad_()
 
 
@@ -33,51 +72,67 @@ def relative(a: Tensor, b: Tensor) -> float:
 
 @pytest.mark.parametrize('memory_format', FORMATS, ids=str)
 @pytest.mark.parametrize('dtype', TOLERANCES, ids=str)
-@pytest.mark.parametrize('shape', SHAPES, ids=str)
-def test_blocks_are_the_reference(
-    shape: tuple[int, ...], dtype: torch.dtype, memory_format: torch.memory_format
-) -> None:
-    x = leaf(shape, dtype, memory_format)
-    exact = x.detach().double().requires_grad_()
-    y, expected = ops.simam(x, 0.01), ops.simam_reference(exact, 0.01)
-    assert ops.simam_path(x) == 'blocks'
-    assert y.dtype == dtype and (y.is_contiguous(memory_format=memory_format) or y.numel() == 0)
-    assert relative(y, expected) <= TOLERANCES[dtype]
-    grad = torch.randn(shape, dtype=torch.float64).to(dtype)  # contiguous, whatever x is
-    y.backward(grad)
-    expected.backward(grad.double())
-    assert x.grad.dtype == dtype and relative(x.grad, exact.grad) <= 2 * TOLERANCES[dtype]
-    with torch.no_grad():
-        torch.testing.assert_close(ops.simam(x, 0.01), y, rtol=0, atol=0)
+@pytest.mark.parametrize('row', ROWS, ids=str, indirect=True)
+def test_each_path_is_the_reference(row: Row, dtype: torch.dtype, memory_format: torch.memory_format) -> None:
+    for shape in row.shapes:
+        x = leaf(shape, dtype, memory_format, row.device)
+        exact = x.detach().double().requires_grad_()
+        assert ops.simam_path(x) == row.path
+        y, expected = ops.simam(x, 0.01), ops.simam_reference(exact, 0.01)
+        assert y.dtype == dtype and (y.is_contiguous(memory_format=memory_format) or y.numel() == 0)
+        assert relative(y, expected) <= TOLERANCES[dtype], shape
+        grad = torch.randn(shape, dtype=torch.float64).to(row.device, dtype)  # contiguous, whatever x is
+        y.backward(grad)
+        expected.backward(grad.double())
+        assert x.grad.dtype == dtype and relative(x.grad, exact.grad) <= 2 * TOLERANCES[dtype], shape
+        with torch.no_grad():
+            torch.testing.assert_close(ops.simam(x, 0.01), y, rtol=0, atol=0)
 
 
-def test_gradients_and_their_gradients() -> None:
+@pytest.mark.parametrize('row', ROWS, ids=str, indirect=True)
+def test_means_far_from_zero_cancel_nothing(row: Row) -> None:
+    """Of 1000 +- 1 in float32, E[x^2] - E[x]^2 has one digit left."""
     for memory_format in FORMATS:
-        x = leaf((2, 3, 4, 5), torch.float64, memory_format)
-        assert torch.autograd.gradcheck(ops.simam, (x, 0.1)) and torch.autograd.gradgradcheck(ops.simam, (x, 0.1))
+        x = (1000 + torch.randn(2, 9, 9, 15)).to(row.device).contiguous(memory_format=memory_format)
+        weights = ops.simam(x, 1e-4).double() / x.double()
+        torch.testing.assert_close(weights, ops.simam_weights(x.double(), 1e-4), rtol=1e-4, atol=0)
 
 
-def test_gradients_of_any_layout() -> None:
+@pytest.mark.parametrize('row', ROWS, ids=str, indirect=True)
+def test_gradients_and_their_gradients(row: Row) -> None:
+    fast = row.path == 'triton'  # one projection instead of every element: without a GPU an interpreter runs it
+    for memory_format in FORMATS:
+        x = leaf((2, 3, 4, 5), torch.float64, memory_format, row.device)
+        assert torch.autograd.gradcheck(ops.simam, (x, 0.1), fast_mode=fast)
+        assert torch.autograd.gradgradcheck(ops.simam, (x, 0.1), fast_mode=fast)
+
+
+@pytest.mark.parametrize('row', ROWS, ids=str, indirect=True)
+def test_gradients_of_any_layout(row: Row) -> None:
     """sum() hands back one number for the whole map."""
-    x, twin = (leaf((2, 3, 4, 5), torch.float64, torch.channels_last).detach().requires_grad_() for _ in range(2))
-    twin.data.copy_(x.data)
+    x = leaf((2, 3, 4, 5), torch.float64, torch.channels_last, row.device)
+    twin = x.detach().clone().requires_grad_()
     ops.simam(x, 0.1).sum().backward()
     ops.simam_reference(twin, 0.1).sum().backward()
     torch.testing.assert_close(x.grad, twin.grad)
 
 
-@pytest.mark.parametrize('path, maps', [('blocks', 1), ('reference', 4)])
-def test_what_is_kept_for_backward(path: str, maps: int) -> None:
-    """The input and two numbers a channel."""
-    x, kept = leaf((4, 8, 28, 28), torch.float32, torch.contiguous_format), {}
+REFERENCE = Row('reference', 'cpu', [])
+
+
+@pytest.mark.parametrize('row', [*ROWS, REFERENCE], ids=str, indirect=True)
+def test_what_is_kept_for_backward(row: Row) -> None:
+    """The input and two numbers a channel; four maps by the formula."""
+    x, kept = leaf((4, 8, 14, 14), torch.float32, torch.contiguous_format, row.device), {}
 
     def pack(tensor: Tensor) -> Tensor:
         kept[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
         return tensor
 
-    with ops.use_simam_path(path), torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         ops.simam(x, 0.1)
-    assert maps <= sum(kept.values()) / (x.numel() * 4) <= maps + 3 / (28 * 28)
+    maps = 4 if row.path == 'reference' else 1
+    assert maps <= sum(kept.values()) / (x.numel() * 4) <= maps + 3 / (14 * 14)
 
 
 def test_when_which_path_is_taken() -> None:
@@ -87,7 +142,7 @@ def test_when_which_path_is_taken() -> None:
         assert ops.simam_path(x) == 'reference'
     assert ops.simam_path(x) == 'blocks'
     with (
-        pytest.raises(ValueError, match="one of blocks, reference, but got 'fast'"),
+        pytest.raises(ValueError, match="one of triton, blocks, reference, but got 'fast'"),
         ops.use_simam_path('fast'),
     ):
         pass
@@ -109,3 +164,19 @@ def test_forward_mode() -> None:
                 for y in (ops.simam(dual, 0.1), ops.last_pass(dual, dual.mean((2, 3), keepdim=True), [dual], 1.0)):
                     assert torch.autograd.forward_ad.unpack_dual(y).tangent is not None
         assert torch.equal(torch.autograd.forward_ad.unpack_dual(dual).primal, x)
+
+
+@NO_TRITON
+def test_who_looks_into_operations_gets_plain_ones() -> None:
+    """A kernel's work is hidden from fake tensors, from what counts operations, and from what records them."""
+    x = leaf((2, 4, 6, 6), torch.float32, torch.contiguous_format, KERNELS[0].device).detach()
+    with ops.use_simam_path('triton'):
+        with FakeTensorMode() as mode:
+            fake = mode.from_tensor(x)
+            assert ops.simam_path(fake) == 'blocks' and ops.simam(fake, 0.1).shape == x.shape
+        assert ops.simam_path(fake) == 'blocks'
+        with FlopCounterMode(display=False):
+            assert ops.simam_path(x) == 'blocks'
+        assert ops.simam_path(x) == 'triton'
+        graph = make_fx(lambda image: ops.simam(image, 0.1))(x)
+        torch.testing.assert_close(graph(x + 1), ops.simam_reference(x + 1, 0.1))

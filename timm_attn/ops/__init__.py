@@ -1,4 +1,4 @@
-"""The arithmetic of the attention layers, torch only: readable references, and faster paths that equal them."""
+"""The arithmetic of the attention layers: readable references, and faster paths that equal them (triton: for GPUs)."""
 
 from timm_attn.ops.channels import check_channels
 from timm_attn.ops.eager import may_overwrite

@@ -12,6 +12,11 @@ def is_eager() -> bool:
     return forward_ad._current_level < 0
 
 
+def is_inference(x: Tensor) -> bool:
+    """Whether a map that is its caller's own may end in any way: in eager mode, and no gradient is wanted."""
+    return not torch.is_grad_enabled() and is_eager() and x.dim() == 4 and x.numel() > 0
+
+
 def may_overwrite(x: Tensor) -> bool:
-    """Whether inference works in place on a map that is its own: in eager mode on the CPU, no gradient wanted."""
-    return not torch.is_grad_enabled() and is_eager() and x.device.type == 'cpu' and x.dim() == 4 and x.numel() > 0
+    """Whether inference works in place on a map: on the CPU."""
+    return is_inference(x) and x.device.type == 'cpu'

@@ -1,12 +1,15 @@
 """The end of a block in one pass over its map: attention's factor, what is added, the activation. For inference."""
 
 from collections.abc import Iterator
+from importlib import import_module
 
 import torch
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function
 
-from timm_attn.ops.eager import may_overwrite
+from timm_attn.ops.eager import is_inference, may_overwrite
+from timm_attn.ops.simam_blocks import rows_of
+from timm_attn.ops.triton import runs_on_triton
 
 _PIECE_BYTES = 1 << 20  # of the map: a piece and what it meets stay in a core's share of the cache
 
@@ -25,12 +28,23 @@ def last_pass(x: Tensor, factor: Tensor | None, terms: list[Tensor], ceiling: fl
 
 @torch.jit.unused
 def _by_path(x: Tensor, factor: Tensor | None, terms: list[Tensor], ceiling: float | None) -> Tensor:
-    if may_overwrite(x) and all(_fits(term, x) for term in terms):
+    fitting = all(fits(term, x) for term in terms)
+    if fitting and _has_kernel(x, factor, terms):
+        kernels = import_module('timm_attn.ops.triton.last_pass')  # where Triton is missing nothing needs it
+        return kernels.last_pass(x, factor, terms, ceiling)
+    if fitting and may_overwrite(x):
         return _in_pieces(x, factor, terms, ceiling)
     return _by_definition(x, factor, terms, ceiling)
 
 
-def _fits(term: Tensor, x: Tensor) -> bool:
+def _has_kernel(x: Tensor, factor: Tensor | None, terms: list[Tensor]) -> bool:
+    """Whether Triton's kernel takes this: up to two terms, and a map on a GPU, contiguous or channels_last."""
+    if not (is_inference(x) and runs_on_triton(x) and len(terms) <= 2 and rows_of(x) is not None):
+        return False
+    return all(t.dim() == 4 and t.device == x.device and fits(t, x) for t in (factor, *terms) if t is not None)
+
+
+def fits(term: Tensor, x: Tensor) -> bool:
     """Whether x keeps its shape when the term is added."""
     return term.shape == x.shape or torch.broadcast_shapes(term.shape, x.shape) == x.shape
 

@@ -2,25 +2,22 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function, has_torch_function_unary
 
-from timm_attn.ops.eager import is_eager, may_overwrite
-from timm_attn.ops.last_pass import last_pass
-from timm_attn.ops.simam_blocks import (
-    backward_in_blocks,
-    forward_in_blocks,
-    map_of,
-    refine_in_blocks,
-    rows_like,
-    rows_of,
-)
+from timm_attn.ops.eager import is_eager, is_inference, may_overwrite
+from timm_attn.ops.last_pass import fits, last_pass
+from timm_attn.ops.simam_blocks import map_of, refine_in_blocks, rows_like, rows_of
 from timm_attn.ops.statistics import channel_moments, widen
+from timm_attn.ops.triton import is_watched, runs_on_triton, triton_is_installed
 
-PATHS = ('blocks', 'reference')
+# Where each fused path has its simam_forward and simam_backward; imported when first taken, for Triton may be missing.
+_FUSED = {'triton': 'timm_attn.ops.triton.simam', 'blocks': 'timm_attn.ops.simam_blocks'}
+PATHS = (*_FUSED, 'reference')
 _forced: list[str] = []
 
 
@@ -50,27 +47,25 @@ def simam_reference(x: Tensor, e_lambda: float) -> Tensor:
     return (x * simam_weights(x, e_lambda)).type_as(x)
 
 
-class _InBlocks(torch.autograd.Function):
-    """simam of a map that rows_of can view."""
+class _Fused(torch.autograd.Function):
+    """simam of a map that rows_of can view, by the path that is named."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, e_lambda: float) -> Tensor:
-        rows = rows_of(x)
-        assert rows is not None
-        out, mean, scale = forward_in_blocks(rows, e_lambda)
+    def forward(ctx: Any, x: Tensor, e_lambda: float, path: str) -> Tensor:
+        out, mean, scale = import_module(_FUSED[path]).simam_forward(x, e_lambda)
         ctx.save_for_backward(x, mean, scale)
-        ctx.e_lambda = e_lambda
-        return map_of(x, out)
+        ctx.e_lambda, ctx.path = e_lambda, path
+        return out
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
         x, mean, scale = ctx.saved_tensors
         if torch.is_grad_enabled():  # the gradient's own gradient is wanted: the formula has one
-            return torch.autograd.grad(simam_reference(x, ctx.e_lambda), x, grads, create_graph=True)[0], None
+            exact = torch.autograd.grad(simam_reference(x, ctx.e_lambda), x, grads, create_graph=True)
+            return exact[0], None, None
         layout = torch.contiguous_format if x.is_contiguous() else torch.channels_last
-        rows, grad = rows_of(x), rows_of(grads[0].contiguous(memory_format=layout))
-        assert rows is not None and grad is not None
-        return map_of(x, backward_in_blocks(grad, rows, mean, scale)), None
+        grad = grads[0].contiguous(memory_format=layout)
+        return import_module(_FUSED[ctx.path]).simam_backward(grad, x, mean, scale), None, None
 
 
 def simam(x: Tensor, e_lambda: float = 1e-4) -> Tensor:
@@ -85,9 +80,10 @@ def simam(x: Tensor, e_lambda: float = 1e-4) -> Tensor:
 
 @torch.jit.unused
 def _by_path(x: Tensor, e_lambda: float) -> Tensor:
-    if simam_path(x) == 'reference':
+    path = simam_path(x)
+    if path == 'reference':
         return simam_reference(x, e_lambda)
-    return _InBlocks.apply(x, e_lambda)
+    return _Fused.apply(x, e_lambda, path)
 
 
 def simam_last_pass(x: Tensor, e_lambda: Tensor, terms: list[Tensor], ceiling: float | None) -> Tensor:
@@ -106,7 +102,10 @@ def _refine(x: Tensor, e_lambda: Tensor, terms: list[Tensor], ceiling: float | N
 
 @torch.jit.unused
 def _refine_by_path(x: Tensor, e_lambda: Tensor, terms: list[Tensor], ceiling: float | None) -> Tensor:
-    if simam_path(x) == 'reference' or not may_overwrite(x):
+    path = simam_path(x)
+    if path == 'triton' and is_inference(x) and all(fits(term, x) for term in terms):
+        return import_module(_FUSED[path]).simam_forward(x, e_lambda, terms, ceiling)[0]
+    if path == 'reference' or not may_overwrite(x):
         return _refine(x, e_lambda, terms, ceiling)
     rows = rows_of(x)
     assert rows is not None
@@ -115,15 +114,18 @@ def _refine_by_path(x: Tensor, e_lambda: Tensor, terms: list[Tensor], ceiling: f
 
 @torch.jit.unused
 def simam_path(x: Tensor) -> str:
-    """The path that simam takes for a map: 'blocks' in eager mode, the 'reference' where a graph is being built.
+    """The path that simam takes for a map: in eager mode 'triton' on a GPU where Triton runs, 'blocks' elsewhere.
 
-    Compilers fuse the reference themselves; torch.func, forward-mode differentiation, torch.fx and tracing need its
-    plain operations, and so does a map that is neither contiguous nor channels_last. `use_simam_path` overrides the
-    choice.
+    It is the 'reference' where a graph is being built: compilers fuse that themselves; torch.func, forward-mode
+    differentiation, torch.fx and tracing need its plain operations, and so does a map that is neither contiguous nor
+    channels_last. `use_simam_path` overrides the choice, also of 'triton' for maps on the CPU, where Triton's
+    interpreter can take it. Subclasses of Tensor and dispatch modes (fake tensors, counters of operations) cannot see
+    into kernels: they get 'blocks' instead.
     """
     if has_torch_function_unary(x) or not is_eager() or rows_of(x) is None or 0 in x.shape[2:]:
         return 'reference'
-    return _forced[-1] if _forced else 'blocks'
+    path = _forced[-1] if _forced else 'triton' if runs_on_triton(x) else 'blocks'
+    return 'blocks' if path == 'triton' and is_watched(x) else path
 
 
 @contextmanager
@@ -132,9 +134,15 @@ def use_simam_path(path: str) -> Iterator[None]:
 
     Raises:
         ValueError: there is no such path.
+        RuntimeError: the path is 'triton', and there is no Triton.
     """
     if path not in PATHS:
         raise ValueError(f'The path of simam must be one of {", ".join(PATHS)}, but got {path!r}.')
+    if path == 'triton' and not triton_is_installed():
+        raise RuntimeError(
+            "The path 'triton' of simam needs the package triton, which is not installed; PyTorch's builds for GPUs on "
+            'Linux bring it.'
+        )
     _forced.append(path)
     try:
         yield

@@ -52,32 +52,43 @@ def _blocks(rows: Tensor, dtype: torch.dtype) -> Iterator[slice]:
         yield slice(start, start + step)
 
 
-def _computing_dtype(x: Tensor) -> torch.dtype:
+def computing_dtype(x: Tensor) -> torch.dtype:
+    """float32 for half-precision maps, otherwise their own."""
     return torch.float32 if x.dtype in (torch.float16, torch.bfloat16) else x.dtype
 
 
-def forward_in_blocks(rows: Tensor, e_lambda: float) -> tuple[Tensor, Tensor, Tensor]:
-    """SimAM of rows, and for backward each channel's mean and 1 / (4 (var + lambda)), (rows, 1, channels)."""
-    dtype, pixels = _computing_dtype(rows), rows.shape[1]
+def _rows(x: Tensor) -> Tensor:
+    rows = rows_of(x)
+    assert rows is not None
+    return rows
+
+
+def simam_forward(x: Tensor, e_lambda: float) -> tuple[Tensor, Tensor, Tensor]:
+    """SimAM of a map that rows_of can view, and for backward each channel's mean and 1 / (4 (var + lambda)).
+
+    Shape: (N, C, H, W) -> (N, C, H, W), laid out as x, and (rows, 1, channels) twice, float32 under half precision.
+    """
+    rows = _rows(x)
+    dtype, pixels = computing_dtype(rows), rows.shape[1]
     out = torch.empty_like(rows)
     mean, scale = (torch.empty(len(rows), 1, rows.shape[2], dtype=dtype, device=rows.device) for _ in range(2))
     for block in _blocks(rows, dtype):
-        x = rows[block].to(dtype)
-        weights = out[block] if out.dtype == dtype else torch.empty_like(x)
-        torch.mean(x, dim=1, keepdim=True, out=mean[block])
-        torch.sub(x, mean[block], out=weights)
+        t = rows[block].to(dtype)
+        weights = out[block] if out.dtype == dtype else torch.empty_like(t)
+        torch.mean(t, dim=1, keepdim=True, out=mean[block])
+        torch.sub(t, mean[block], out=weights)
         weights.square_()
         torch.sum(weights, dim=1, keepdim=True, out=scale[block])
         scale[block].div_(max(pixels - 1, 1)).add_(e_lambda).mul_(4).reciprocal_()
-        weights.mul_(scale[block]).add_(0.5).sigmoid_().mul_(x)
+        weights.mul_(scale[block]).add_(0.5).sigmoid_().mul_(t)
         if out.dtype != dtype:
             out[block] = weights
-    return out, mean, scale
+    return map_of(x, out), mean, scale
 
 
 def refine_in_blocks(rows: Tensor, e_lambda: Tensor, terms: list[Tensor], ceiling: float | None) -> Tensor:
     """SimAM of rows, with terms added and clamped as in last_pass, written over them."""
-    dtype, pixels = _computing_dtype(rows), rows.shape[1]
+    dtype, pixels = computing_dtype(rows), rows.shape[1]
     scratch: Tensor | None = None
     for block in _blocks(rows, dtype):
         x = rows[block].to(dtype)
@@ -101,22 +112,23 @@ def refine_in_blocks(rows: Tensor, e_lambda: Tensor, terms: list[Tensor], ceilin
     return rows
 
 
-def backward_in_blocks(grad: Tensor, rows: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
-    """The gradient of SimAM's input.
+def simam_backward(grad: Tensor, x: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
+    """The gradient of SimAM's input; grad is laid out as x.
 
     With d = x - mean, a = scale, s = sigmoid(a d^2 + 1/2) and q = grad x s (1 - s):
     grad s + 2 a (q d - mean(q d)) - 8 a^2 sum(q d^2) / (M - 1) d.
     """
+    rows, grads = _rows(x), _rows(grad)
     dtype, pixels = mean.dtype, rows.shape[1]
     out = torch.empty_like(rows)
     for block in _blocks(rows, dtype):
-        x, g, a = rows[block].to(dtype), grad[block].to(dtype), scale[block]
-        d = x - mean[block]
+        t, g, a = rows[block].to(dtype), grads[block].to(dtype), scale[block]
+        d = t - mean[block]
         s = d.square().mul_(a).add_(0.5).sigmoid_()
-        q = s.square().neg_().add_(s).mul_(x).mul_(g)
+        q = s.square().neg_().add_(s).mul_(t).mul_(g)
         total = s.mul_(g)
         q.mul_(d).mul_(2 * a)
         total.add_(q).sub_(q.mean(dim=1, keepdim=True))
         pull = q.mul_(d).sum(dim=1, keepdim=True).mul_(4 * a / max(pixels - 1, 1))
         out[block] = total.sub_(d.mul_(pull))
-    return out
+    return map_of(x, out)

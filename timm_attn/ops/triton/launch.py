@@ -1,0 +1,63 @@
+"""What every launch of a kernel checks: where Triton runs, what it can read, and that no gradient is lost."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from triton.runtime import JITFunction
+
+from timm_attn.ops.triton import DTYPES
+
+
+def launch(kernel: Any, programs: int, x: Tensor, *arguments: Any, **constants: Any) -> None:
+    """Runs a kernel with its arguments, of which x is the first, on the device of x; no programs are no launch.
+
+    Raises:
+        RuntimeError: x is not on a GPU, and Triton does not interpret.
+    """
+    if not x.is_cuda and isinstance(kernel, JITFunction):
+        raise RuntimeError(
+            f'Triton kernels run on a GPU, but got a tensor on {x.device}; elsewhere they run in its interpreter, in '
+            'processes started with TRITON_INTERPRET=1.'
+        )
+    if programs:
+        with torch.cuda.device_of(x):
+            # a multiplication and an addition may be one instruction: Triton's default is about to change
+            kernel[(programs,)](x, *arguments, enable_fp_fusion=True, **constants)
+
+
+def check_dtype(x: Tensor) -> None:
+    """Raises ValueError unless the kernels compute in the dtype of x."""
+    if x.dtype not in DTYPES:
+        raise ValueError(f'The Triton kernels take {", ".join(map(str, DTYPES))}, but got {x.dtype}.')
+
+
+def check_no_gradient(name: str, *tensors: Tensor | None) -> None:
+    """Raises RuntimeError where autograd expects a gradient, which the operation has not."""
+    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
+        raise RuntimeError(f'{name} has no gradient: call it under torch.no_grad() or torch.inference_mode().')
+
+
+def memory_format_of(x: Tensor) -> torch.memory_format:
+    """Of a map that is contiguous or channels_last; contiguous where it is both."""
+    return torch.contiguous_format if x.is_contiguous() else torch.channels_last
+
+
+def laid_out_as(x: Tensor, other: Tensor) -> Tensor:
+    """A map in the memory format of x, which is contiguous or channels_last; copied only if it is in another."""
+    return other.contiguous(memory_format=memory_format_of(x))
+
+
+def broadcast(x: Tensor, other: Tensor, name: str) -> Tensor:
+    """What is added to a map or multiplied with it, expanded to its shape.
+
+    Raises:
+        ValueError: it does not broadcast to the shape of x, or is on another device.
+    """
+    sizes = zip(other.shape, x.shape, strict=False)
+    if other.dim() != x.dim() or other.device != x.device or any(size not in (1, full) for size, full in sizes):
+        raise ValueError(
+            f'{name} must broadcast to {tuple(x.shape)} on {x.device}, like the map, but got {tuple(other.shape)} on '
+            f'{other.device}.'
+        )
+    return other.expand_as(x)

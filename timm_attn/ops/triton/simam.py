@@ -1,0 +1,268 @@
+"""SimAM as one Triton kernel a direction.
+
+A program takes whole channels. Where their pixels fit on chip the map is read once and the result written once; larger
+channels are read twice, first for the statistics, then for the result. The kernels have run in Triton's interpreter and
+were compiled for GPUs, but have not run on one: nothing is known about their speed.
+"""
+
+from collections.abc import Sequence
+from functools import reduce
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from timm_attn.ops.simam_blocks import computing_dtype
+from timm_attn.ops.triton.launch import broadcast, check_dtype, check_no_gradient, laid_out_as, launch, memory_format_of
+from timm_attn.ops.triton.tiles import Tiles, tiles_of
+
+
+@triton.jit
+def _place(channels, pixels, CHANNELS_LAST: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_P: tl.constexpr):
+    """Of this program: its channels in a sample and in all, where it starts, its tile from there, and a pixel's step.
+
+    Where it starts is 64 bits wide, for maps of 2^31 elements and more; a tile is not.
+    """
+    blocks = tl.cdiv(channels, BLOCK_C)
+    sample = tl.program_id(0) // blocks
+    first = tl.program_id(0) % blocks * BLOCK_C
+    c = tl.arange(0, BLOCK_C)
+    p = tl.arange(0, BLOCK_P)
+    start = sample.to(tl.int64) * channels * pixels
+    if CHANNELS_LAST:
+        start += first
+        tile = c[:, None] + p[None, :] * channels
+        step = tl.cast(channels, tl.int64)
+    else:
+        start += first.to(tl.int64) * pixels
+        tile = c[:, None] * pixels + p[None, :]
+        step = tl.cast(1, tl.int64)
+    return first + c, sample * channels + first + c, start, tile, p[None, :], step
+
+
+@triton.jit
+def _moments(x, inside, count):
+    """Each channel's mean over its count pixels, and the sum of their squared deviations from it."""
+    mean = tl.sum(x, 1) / count
+    deviation = tl.where(inside, x - mean[:, None], 0.0)
+    return mean, tl.sum(deviation * deviation, 1)
+
+
+@triton.jit
+def _write_refined(x, mean, scale, shift, base_ptr, out_ptr, offsets, inside, CEILING: tl.constexpr):
+    deviation = x - mean[:, None]
+    y = x * tl.sigmoid(scale[:, None] * deviation * deviation + 0.5) + shift[:, None]
+    if base_ptr is not None:
+        y += tl.load(base_ptr + offsets, mask=inside, other=0.0).to(x.dtype)
+    if CEILING is not None:  # a NaN stays one
+        y = tl.where(y < 0, 0.0, y)
+        y = tl.where(y > CEILING, CEILING, y)
+    tl.store(out_ptr + offsets, y, mask=inside)
+
+
+@triton.jit
+def _forward(
+    x_ptr,
+    out_ptr,
+    mean_ptr,
+    scale_ptr,
+    lambda_ptr,  # (map_channels,) or None
+    shift_ptr,  # (map_channels,) or None
+    base_ptr,  # like x, or None
+    channels,
+    pixels_by_align,
+    map_channels,
+    E_LAMBDA: tl.constexpr,  # as an argument it would be float32, also for float64 maps
+    ALIGN: tl.constexpr,
+    CHANNELS_LAST: tl.constexpr,
+    CEILING: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+    BLOCK_P: tl.constexpr,
+    WHOLE: tl.constexpr,
+):
+    dtype: tl.constexpr = mean_ptr.dtype.element_ty
+    pixels = pixels_by_align * ALIGN
+    channel, row, start, tile, p, step = _place(channels, pixels, CHANNELS_LAST, BLOCK_C, BLOCK_P)
+    exists = channel < channels
+    x_ptr += start
+    out_ptr += start
+    inside = exists[:, None] & (p < pixels)
+    if WHOLE:
+        x = tl.load(x_ptr + tile, mask=inside, other=0.0).to(dtype)
+        mean, squares = _moments(x, inside, pixels)
+    else:  # Chan et al.'s merge of the moments of parts, which cancels no digits
+        mean = tl.zeros([BLOCK_C], dtype)
+        squares = tl.zeros([BLOCK_C], dtype)
+        for done in range(0, pixels, BLOCK_P):
+            count = tl.minimum(pixels - done, BLOCK_P)
+            inside = exists[:, None] & (p < count)
+            x = tl.load(x_ptr + done * step + tile, mask=inside, other=0.0).to(dtype)
+            part_mean, part_squares = _moments(x, inside, count)
+            gap = part_mean - mean
+            share = tl.cast(count, dtype) / (done + count)
+            mean += gap * share
+            squares += part_squares + gap * gap * done * share
+    if lambda_ptr is not None:
+        variance = squares / tl.maximum(pixels - 1, 1) + tl.load(lambda_ptr + channel % map_channels).to(dtype)
+    else:
+        variance = squares / tl.maximum(pixels - 1, 1) + E_LAMBDA
+    scale = 1.0 / (4.0 * variance)
+    tl.store(mean_ptr + row, mean, mask=exists)
+    tl.store(scale_ptr + row, scale, mask=exists)
+
+    shift = tl.zeros([BLOCK_C], dtype)
+    if shift_ptr is not None:
+        shift += tl.load(shift_ptr + channel % map_channels).to(dtype)
+    if base_ptr is not None:
+        base_ptr += start
+    if WHOLE:
+        _write_refined(x, mean, scale, shift, base_ptr, out_ptr, tile, inside, CEILING)
+    else:
+        for done in range(0, pixels, BLOCK_P):
+            offsets = done * step + tile
+            inside = exists[:, None] & (p < pixels - done)
+            x = tl.load(x_ptr + offsets, mask=inside, other=0.0).to(dtype)
+            _write_refined(x, mean, scale, shift, base_ptr, out_ptr, offsets, inside, CEILING)
+
+
+@triton.jit
+def _terms(x_ptr, grad_ptr, offsets, inside, mean, scale):
+    """Deviation, direct gradient and, of what reaches the mean, each pixel's part 2 a q d, as in simam_blocks."""
+    x = tl.load(x_ptr + offsets, mask=inside, other=0.0).to(mean.dtype)
+    grad = tl.load(grad_ptr + offsets, mask=inside, other=0.0).to(mean.dtype)
+    deviation = x - mean[:, None]
+    gate = tl.sigmoid(scale[:, None] * deviation * deviation + 0.5)
+    pull = 2 * scale[:, None] * deviation * (x * grad * (gate - gate * gate))
+    return deviation, gate * grad, pull
+
+
+@triton.jit
+def _backward(
+    x_ptr,
+    grad_ptr,
+    mean_ptr,
+    scale_ptr,
+    out_ptr,
+    channels,
+    pixels_by_align,
+    ALIGN: tl.constexpr,
+    CHANNELS_LAST: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+    BLOCK_P: tl.constexpr,
+    WHOLE: tl.constexpr,
+):
+    pixels = pixels_by_align * ALIGN
+    channel, row, start, tile, p, step = _place(channels, pixels, CHANNELS_LAST, BLOCK_C, BLOCK_P)
+    exists = channel < channels
+    x_ptr += start
+    grad_ptr += start
+    out_ptr += start
+    mean = tl.load(mean_ptr + row, mask=exists, other=0.0)
+    scale = tl.load(scale_ptr + row, mask=exists, other=0.0)
+    inside = exists[:, None] & (p < pixels)
+    if WHOLE:
+        deviation, direct, pull = _terms(x_ptr, grad_ptr, tile, inside, mean, scale)
+        drift = tl.sum(pull, 1)
+        bend = tl.sum(pull * deviation, 1)
+    else:
+        drift = tl.zeros([BLOCK_C], mean.dtype)
+        bend = tl.zeros([BLOCK_C], mean.dtype)
+        for done in range(0, pixels, BLOCK_P):
+            inside = exists[:, None] & (p < pixels - done)
+            deviation, direct, pull = _terms(x_ptr, grad_ptr, done * step + tile, inside, mean, scale)
+            drift += tl.sum(pull, 1)
+            bend += tl.sum(pull * deviation, 1)
+    drift = (drift / pixels)[:, None]
+    bend = (bend * 4 * scale / tl.maximum(pixels - 1, 1))[:, None]
+    if WHOLE:
+        tl.store(out_ptr + tile, direct + pull - drift - deviation * bend, mask=inside)
+    else:
+        for done in range(0, pixels, BLOCK_P):
+            inside = exists[:, None] & (p < pixels - done)
+            deviation, direct, pull = _terms(x_ptr, grad_ptr, done * step + tile, inside, mean, scale)
+            tl.store(out_ptr + done * step + tile, direct + pull - drift - deviation * bend, mask=inside)
+
+
+def _shape_arguments(x: Tensor) -> tuple[Tiles, tuple[int, int], dict[str, Any]]:
+    """The tiles of a map, and what both kernels are told of them by place and by name."""
+    tiles = tiles_of(x)
+    by_name = {
+        'ALIGN': tiles.align,
+        'CHANNELS_LAST': tiles.channels_last,
+        'BLOCK_C': tiles.block_channels,
+        'BLOCK_P': tiles.block_pixels,
+        'WHOLE': tiles.whole,
+        'num_warps': tiles.warps,
+    }
+    return tiles, (tiles.channels, tiles.pixels // tiles.align), by_name
+
+
+def _is_by_channel(values: Tensor) -> bool:
+    return values.shape[0] == 1 and values.shape[2:] == (1, 1)
+
+
+def _by_channel(x: Tensor, values: Tensor, name: str) -> Tensor:
+    """A number a channel, (1, C, 1, 1) or one for all of them, as the kernel reads it."""
+    wide = broadcast(x, values, name)
+    if not _is_by_channel(values):
+        raise ValueError(f'{name} must be (1, {x.shape[1]}, 1, 1), a number a channel, but got {tuple(values.shape)}.')
+    return wide.new_empty(0) if wide.numel() == 0 else wide[0, :, 0, 0].contiguous()
+
+
+def _shift_and_base(x: Tensor, terms: Sequence[Tensor]) -> tuple[Tensor | None, Tensor | None]:
+    """What is added a channel, and what is added a pixel."""
+    maps = [broadcast(x, term, 'a term') for term in terms if not _is_by_channel(term)]
+    shifts = [_by_channel(x, term, 'a term') for term in terms if _is_by_channel(term)]
+    shift, base = (reduce(torch.add, kind) if kind else None for kind in (shifts, maps))
+    return shift, None if base is None else laid_out_as(x, base)
+
+
+def simam_forward(
+    x: Tensor, e_lambda: float | Tensor, terms: Sequence[Tensor] = (), ceiling: float | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """SimAM of a map in one kernel, with what a net does next: x sigmoid(scale (x - mean)^2 + 1/2) + terms, clamped.
+
+    Args:
+        x: the map, (N, C, H, W), contiguous or channels_last.
+        e_lambda: lambda of SimAM's Eq. 2, one number or one a channel, (1, C, 1, 1).
+        terms: what is added, numbers a channel, (1, C, 1, 1), and maps; the kernel itself adds one of each kind.
+        ceiling: clamps to [0, ceiling], inf is ReLU; None for neither.
+
+    Returns:
+        The result, laid out as x and in its dtype, and for simam_backward (of SimAM alone) each channel's mean and
+        scale = 1 / (4 (var + lambda)), (rows, 1, channels) of rows_of, float32 under half precision.
+
+    Raises:
+        ValueError: a layout, shape, device or dtype that the kernel does not take.
+        RuntimeError: a gradient is expected, or there is neither a GPU nor Triton's interpreter.
+    """
+    check_dtype(x)
+    lambdas = _by_channel(x, e_lambda, 'e_lambda') if isinstance(e_lambda, Tensor) else None
+    shift, base = _shift_and_base(x, terms)
+    check_no_gradient('simam_forward', x, lambdas, shift, base)
+    tiles, sizes, by_name = _shape_arguments(x)
+    out = torch.empty_like(x, memory_format=memory_format_of(x))
+    numbers = (tiles.samples, 1, tiles.channels) if tiles.channels_last else (tiles.channels, 1, 1)
+    mean, scale = (torch.empty(numbers, dtype=computing_dtype(x), device=x.device) for _ in range(2))
+    launch(
+        _forward,
+        tiles.programs,
+        *(x, out, mean, scale, lambdas, shift, base, *sizes, x.shape[1]),
+        E_LAMBDA=0.0 if lambdas is not None else float(e_lambda),
+        CEILING=ceiling,
+        **by_name,
+    )
+    return out, mean, scale
+
+
+def simam_backward(grad: Tensor, x: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
+    """The gradient of SimAM's input, from that of its result and what simam_forward returned; equation in simam_blocks.
+
+    Shape: (N, C, H, W) twice, (rows, 1, channels) twice -> (N, C, H, W), laid out as x.
+    """
+    tiles, sizes, by_name = _shape_arguments(x)
+    out = torch.empty_like(x, memory_format=memory_format_of(x))
+    launch(_backward, tiles.programs, *(x, laid_out_as(x, grad), mean, scale, out, *sizes), **by_name)
+    return out

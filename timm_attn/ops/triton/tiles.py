@@ -1,0 +1,82 @@
+"""How a map is cut into tiles, one a program: the numbers that the kernels of this room are launched with."""
+
+from math import gcd
+from typing import NamedTuple
+
+from torch import Tensor
+
+from timm_attn.ops.simam_blocks import computing_dtype, rows_of
+
+# In bytes of the computing dtype: what a program keeps in registers, what it takes at once of a channel that is larger,
+# and up to where it takes several channels. Read off the registers that the compiler reports, not off a clock.
+ON_CHIP_BYTES = 1 << 16
+STEP_BYTES = 1 << 14
+SMALL_BYTES = 1 << 13
+SECTOR_BYTES = 32  # what memory hands out at least: narrower columns of a channels_last map would be read in vain
+
+
+class Tiles(NamedTuple):
+    """A map as samples of (channels, pixels) and a program's share of it, block_channels whole channels.
+
+    Contiguous maps are one sample of N * C channels, channels_last maps are N samples of C interleaved channels.
+    """
+
+    samples: int
+    channels: int
+    pixels: int
+    channels_last: bool
+    block_channels: int
+    block_pixels: int  # in one step
+    whole: bool  # one step takes all pixels: what is read once need not be read again
+
+    @property
+    def programs(self) -> int:
+        return self.samples * -(-self.channels // self.block_channels)
+
+    @property
+    def align(self) -> int:
+        """A power of two that divides the pixels, up to 16: Triton itself would look for 16 only, and 14 x 14 has 4."""
+        return gcd(self.pixels, 16)
+
+    @property
+    def warps(self) -> int:
+        return min(16, max(4, self.block_channels * self.block_pixels // 512))
+
+
+def power_of_two(number: int) -> int:
+    """The smallest power of two that is not below a positive number."""
+    return 1 << (number - 1).bit_length()
+
+
+def checked_rows(x: Tensor) -> Tensor:
+    """rows_of a map.
+
+    Raises:
+        ValueError: the map is neither contiguous nor channels_last.
+    """
+    rows = rows_of(x)
+    if rows is None:
+        raise ValueError(
+            f'The Triton kernels take contiguous and channels_last maps, but got {tuple(x.shape)} with the strides '
+            f'{x.stride()}.'
+        )
+    return rows
+
+
+def tiles_of(x: Tensor) -> Tiles:
+    """The tiles of a map.
+
+    Raises:
+        ValueError: the map is neither contiguous nor channels_last.
+    """
+    samples, pixels, channels = checked_rows(x).shape
+    least = SECTOR_BYTES // x.element_size()  # channels that lie side by side
+    if x.is_contiguous():
+        samples, channels, least = 1, samples, 1
+    width = computing_dtype(x).itemsize
+    block_pixels = power_of_two(pixels)
+    block_channels = min(max(least, SMALL_BYTES // width // block_pixels), power_of_two(channels))
+    whole = block_channels * block_pixels * width <= ON_CHIP_BYTES
+    if not whole:
+        block_pixels = max(1, STEP_BYTES // width // block_channels)
+    return Tiles(samples, channels, pixels, not x.is_contiguous(), block_channels, block_pixels, whole)
