@@ -44,7 +44,7 @@ def end_in_one_pass(block: nn.Module, layer: Any, x: Tensor, shortcut: Tensor | 
     ceiling = None if act is None else CEILINGS.get(type(act))
     if block.training or not isinstance(layer, AttentionLayer) or (act is not None and ceiling is None):
         return None
-    if type(x) is not Tensor or not ops.may_overwrite(x) or any(_watched(m) for m in (layer, act) if m is not None):
+    if type(x) is not Tensor or not ops.has_last_pass(x) or any(_watched(m) for m in (layer, act) if m is not None):
         return None
     return layer.last_pass(ops.check_channels(x, layer.channels), [] if shortcut is None else [shortcut], ceiling)
 

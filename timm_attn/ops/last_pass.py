@@ -37,6 +37,11 @@ def _by_path(x: Tensor, factor: Tensor | None, terms: list[Tensor], ceiling: flo
     return _by_definition(x, factor, terms, ceiling)
 
 
+def has_last_pass(x: Tensor) -> bool:
+    """Whether last_pass takes fewer passes over a map than its steps: in inference, on the CPU and on most GPUs."""
+    return may_overwrite(x) or (is_inference(x) and runs_on_triton(x))
+
+
 def _has_kernel(x: Tensor, factor: Tensor | None, terms: list[Tensor]) -> bool:
     """Whether Triton's kernel takes this: up to two terms, and a map on a GPU, contiguous or channels_last."""
     if not (is_inference(x) and runs_on_triton(x) and len(terms) <= 2 and rows_of(x) is not None):

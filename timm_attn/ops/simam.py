@@ -83,7 +83,9 @@ def _by_path(x: Tensor, e_lambda: float) -> Tensor:
     path = simam_path(x)
     if path == 'reference':
         return simam_reference(x, e_lambda)
-    return _Fused.apply(x, e_lambda, path)
+    if torch.is_grad_enabled() and x.requires_grad:
+        return _Fused.apply(x, e_lambda, path)
+    return import_module(_FUSED[path]).simam_forward(x, e_lambda)[0]
 
 
 def simam_last_pass(x: Tensor, e_lambda: Tensor, terms: list[Tensor], ceiling: float | None) -> Tensor:

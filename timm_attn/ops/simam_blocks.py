@@ -63,42 +63,47 @@ def _rows(x: Tensor) -> Tensor:
     return rows
 
 
+def _weights(x: Tensor, e_lambda: float | Tensor, out: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+    """SimAM's weights of a block, each channel's mean and 1 / (4 (var + lambda)), (rows, 1, channels)."""
+    mean = x.mean(dim=1, keepdim=True)
+    weights: Tensor = torch.sub(x, mean, out=out)
+    scale = weights.square_().sum(dim=1, keepdim=True).mul_(4 / max(x.shape[1] - 1, 1)).add_(e_lambda, alpha=4)
+    weights.mul_(scale.reciprocal_()).add_(0.5).sigmoid_()
+    return weights, mean, scale
+
+
 def simam_forward(x: Tensor, e_lambda: float) -> tuple[Tensor, Tensor, Tensor]:
     """SimAM of a map that rows_of can view, and for backward each channel's mean and 1 / (4 (var + lambda)).
 
     Shape: (N, C, H, W) -> (N, C, H, W), laid out as x, and (rows, 1, channels) twice, float32 under half precision.
     """
     rows = _rows(x)
-    dtype, pixels = computing_dtype(rows), rows.shape[1]
-    out = torch.empty_like(rows)
-    mean, scale = (torch.empty(len(rows), 1, rows.shape[2], dtype=dtype, device=rows.device) for _ in range(2))
-    for block in _blocks(rows, dtype):
+    dtype = computing_dtype(rows)
+    blocks = list(_blocks(rows, dtype))
+    if len(blocks) < 2:  # of a small map even slices take a share of the time
+        t = rows.to(dtype)
+        out, mean, scale = _weights(t, e_lambda)
+        return map_of(x, out.mul_(t).to(rows.dtype)), mean, scale
+    out, kept = torch.empty_like(rows), []
+    for block in blocks:
         t = rows[block].to(dtype)
-        weights = out[block] if out.dtype == dtype else torch.empty_like(t)
-        torch.mean(t, dim=1, keepdim=True, out=mean[block])
-        torch.sub(t, mean[block], out=weights)
-        weights.square_()
-        torch.sum(weights, dim=1, keepdim=True, out=scale[block])
-        scale[block].div_(max(pixels - 1, 1)).add_(e_lambda).mul_(4).reciprocal_()
-        weights.mul_(scale[block]).add_(0.5).sigmoid_().mul_(t)
+        weights, *numbers = _weights(t, e_lambda, out[block] if out.dtype == dtype else None)
+        weights.mul_(t)
         if out.dtype != dtype:
             out[block] = weights
+        kept.append(numbers)
+    mean, scale = (torch.cat(numbers) for numbers in zip(*kept, strict=True))
     return map_of(x, out), mean, scale
 
 
 def refine_in_blocks(rows: Tensor, e_lambda: Tensor, terms: list[Tensor], ceiling: float | None) -> Tensor:
     """SimAM of rows, with terms added and clamped as in last_pass, written over them."""
-    dtype, pixels = computing_dtype(rows), rows.shape[1]
+    dtype = computing_dtype(rows)
     scratch: Tensor | None = None
     for block in _blocks(rows, dtype):
         x = rows[block].to(dtype)
-        if scratch is None:
-            scratch = torch.empty_like(x)
-        weights = scratch[: len(x)]
-        torch.sub(x, x.mean(dim=1, keepdim=True), out=weights)
-        weights.square_()
-        scale = weights.sum(dim=1, keepdim=True).div_(max(pixels - 1, 1)).add_(e_lambda[block]).mul_(4).reciprocal_()
-        weights.mul_(scale).add_(0.5).sigmoid_()
+        scratch = torch.empty_like(x) if scratch is None else scratch
+        weights, _, _ = _weights(x, e_lambda[block], scratch[: len(x)])
         if terms:
             torch.addcmul(terms[0][block], x, weights, out=x)
         else:
