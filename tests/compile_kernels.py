@@ -58,8 +58,8 @@ def main(capability: int) -> None:
         _, mean, scale = simam.simam_forward(x, 0.1)
         simam.simam_backward(x, x, mean, scale)
     odd, shift = torch.empty(1, 3, 5, 5, dtype=torch.float64), torch.empty(1, 3, 1, 1)
-    simam.simam_forward(odd, shift, [shift, odd], math.inf)
-    simam.simam_forward(odd[..., :1, :1].contiguous(), 0.1, [shift], 6.0)
+    simam.simam_forward(odd, 0.1, shift, [shift, odd], math.inf)
+    simam.simam_forward(odd[..., :1, :1].contiguous(), 0.1, None, [shift], 6.0)
     for x in odd, odd.half().contiguous(memory_format=torch.channels_last):
         passes.last_pass(x, torch.empty(1, 1, 5, 5), [shift, x], math.inf)
         passes.last_pass(x, shift, [], None)

@@ -100,7 +100,6 @@ def test_half_precision(name: str) -> None:
 
 
 def test_a_channel_that_its_norm_switches_off() -> None:
-    """Its lambda would be 0, and so is its variance."""
     model = build('cifar_resnet20_simam').double()
     for norm in [m for m in model.modules() if isinstance(m, _BatchNorm)]:
         norm.weight.data[::3] = 0

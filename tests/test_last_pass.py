@@ -63,13 +63,15 @@ def test_simam_last_pass(shape: tuple[int, ...], dtype: torch.dtype, memory_form
     x, base = (random_map(shape, dtype, memory_format) for _ in range(2))
     other = random_map(shape, dtype, torch.contiguous_format)
     shift = torch.randn(1, shape[1], 1, 1).to(dtype)
-    e_lambda = torch.rand(1, shape[1], 1, 1, dtype=ops.widen(x).dtype) + 0.01
-    for terms, ceiling in zip(([], [base], [shift], [shift, other]), [None, 1.5, None, math.inf], strict=True):
-        y = x.double() * ops.simam_weights(x.double(), e_lambda.double())
+    factors = [None, torch.randn(1, shape[1], 1, 1).to(dtype)] * 2
+    for factor, terms, ceiling in zip(
+        factors, ([], [base], [shift], [shift, other]), [None, 1.5, None, math.inf], strict=True
+    ):
+        y = ops.simam_reference(x.double(), 0.01) * (1 if factor is None else factor.double())
         expected = clamped(sum((term.double() for term in terms), y), ceiling)
         with torch.inference_mode():
-            assert_near(ops.simam_last_pass(x.clone(), e_lambda, terms, ceiling), expected, dtype)
-        assert_near(ops.simam_last_pass(x, e_lambda, terms, ceiling), expected, dtype)
+            assert_near(ops.simam_last_pass(x.clone(), 0.01, factor, terms, ceiling), expected, dtype)
+        assert_near(ops.simam_last_pass(x, 0.01, factor, terms, ceiling), expected, dtype)
 
 
 @pytest.mark.parametrize('key', ATTENTION)

@@ -48,19 +48,18 @@ def clamped(y: Tensor, ceiling: float | None) -> Tensor:
 @DTYPES
 @pytest.mark.parametrize('row', KERNELS, ids=str, indirect=True)
 def test_what_follows_simam(row: Row, dtype: torch.dtype, memory_format: torch.memory_format) -> None:  # noqa: F811
-    """A lambda a channel, what is added, and the clamp: each alone and all together."""
+    """A factor a channel, what is added, and the clamp: each alone and all together."""
     shape = (1, 5, 9, 15)
     x, base = image(shape, dtype, memory_format), image(shape, dtype, torch.contiguous_format)
-    lambdas = torch.rand(1, 5, 1, 1, device=DEVICE) + 0.01
-    shift = torch.randn(1, 5, 1, 1, device=DEVICE).to(dtype)
-    cases = [(0.01, [shift], None), (0.01, [base], None), (0.01, [], math.inf), (lambdas, [], 2.0)]
-    for e_lambda, terms, ceiling in [*cases, (lambdas, [shift, base, shift], math.inf)]:
-        y, _, scale = simam_forward(x, e_lambda, terms, ceiling)
-        wide, by_channel = x.double(), e_lambda.double() if isinstance(e_lambda, Tensor) else e_lambda
-        expected = sum((term.double() for term in terms), ops.simam_reference(wide, by_channel))
-        assert is_laid_out(y, x) and relative(y, clamped(expected, ceiling)) <= TOLERANCES[dtype]
-        variance = wide.var(dim=(2, 3), keepdim=True)
-        assert relative(scale.flatten(), (0.25 / (variance + by_channel)).flatten()) < 1e-2
+    factors, shift = (torch.randn(1, 5, 1, 1, device=DEVICE).to(dtype) for _ in range(2))
+    cases = [(None, [shift], None), (None, [base], None), (None, [], math.inf), (factors, [], 2.0)]
+    for factor, terms, ceiling in [*cases, (factors, [shift, base, shift], math.inf)]:
+        y, _, scale = simam_forward(x, 0.01, factor, terms, ceiling)
+        wide = x.double()
+        refined = ops.simam_reference(wide, 0.01) * (1 if factor is None else factor.double())
+        expected = clamped(sum((term.double() for term in terms), refined), ceiling)
+        assert is_laid_out(y, x) and relative(y, expected) <= TOLERANCES[dtype]
+        assert relative(scale.flatten(), (0.25 / (wide.var(dim=(2, 3), keepdim=True) + 0.01)).flatten()) < 1e-2
 
 
 @IN_FORMATS
@@ -133,10 +132,10 @@ REFUSED: dict[str, tuple[type[Exception], str, Callable[[], Any]]] = {
     'dtype of a pass': (ValueError, 'but got torch.int64', lambda: last_pass(maps(dtype=torch.int64), None, [], None)),
     'layout': (ValueError, 'strides', lambda: simam_forward(maps()[:, :, ::2], 0.1)),
     'layout of a pass': (ValueError, 'strides', lambda: last_pass(maps()[:, :, ::2], None, [], None)),
-    'lambdas': (ValueError, r'e_lambda must broadcast to \(2, 3, 4, 4\)', lambda: simam_forward(maps(), numbers(2))),
-    'map of lambdas': (ValueError, r'e_lambda must be \(1, 3, 1, 1\)', lambda: simam_forward(maps(), maps())),
-    'shift': (ValueError, 'a term must broadcast', lambda: simam_forward(maps(), 0.1, [numbers(4)])),
-    'base': (ValueError, 'a term must broadcast', lambda: simam_forward(maps(), 0.1, [maps()[:, :2]])),
+    'factors': (ValueError, r'factor must broadcast to \(2, 3, 4, 4\)', lambda: simam_forward(maps(), 0.1, numbers(2))),
+    'map of factors': (ValueError, r'factor must be \(1, 3, 1, 1\)', lambda: simam_forward(maps(), 0.1, maps())),
+    'shift': (ValueError, 'a term must broadcast', lambda: simam_forward(maps(), 0.1, None, [numbers(4)])),
+    'base': (ValueError, 'a term must broadcast', lambda: simam_forward(maps(), 0.1, None, [maps()[:, :2]])),
     'factor': (ValueError, 'factor must broadcast', lambda: last_pass(maps(), maps()[..., :2], [], None)),
     'flat factor': (ValueError, 'factor must broadcast', lambda: last_pass(maps(), torch.zeros(4), [], None)),
     'terms': (ValueError, 'up to 2 terms, but got 3', lambda: last_pass(maps(), None, [maps()] * 3, None)),

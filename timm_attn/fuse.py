@@ -1,8 +1,7 @@
 """A net for inference: the same outputs, in fewer passes over its maps.
 
-The net becomes a graph of its layers (torch.fx). Norms go into the convolutions before them, also through a SimAM,
-whose lambda is scaled along; attention, the shortcut's addition and the activation behind it become one pass over the
-map.
+The net becomes a graph of its layers (torch.fx). Norms go into the convolutions before them; attention, a norm behind
+SimAM, the shortcut's addition and the activation become one layer.
 """
 
 import copy
@@ -43,28 +42,23 @@ class FusedAttention(nn.Module):
 
 
 class FusedSimAM(nn.Module):
-    """SimAM and the rest of its block behind a convolution that has taken the factor of the norm behind SimAM.
+    """SimAM, the norm behind it, which is an affine function a channel in evaluation, and the rest of the block."""
 
-    scale SimAM(x; lambda) is SimAM(scale x; scale^2 lambda), a channel; x here is the convolution's, times scale.
-    """
-
-    scale: Tensor
+    factor: Tensor
     shift: Tensor
 
-    def __init__(self, e_lambda: float, scale: Tensor, shift: Tensor) -> None:
+    def __init__(self, e_lambda: float, factor: Tensor, shift: Tensor) -> None:
         super().__init__()
         self.e_lambda = e_lambda
-        self.register_buffer('scale', scale[None, :, None, None])
+        self.register_buffer('factor', factor[None, :, None, None])
         self.register_buffer('shift', shift[None, :, None, None])
         self.ceiling: float | None = None
 
     def forward(self, x: Tensor, base: Tensor | None = None) -> Tensor:
-        # a channel that the norm has switched off has variance 0, and would have lambda 0
-        e_lambda = (ops.widen(self.scale).square() * self.e_lambda).clamp(min=1e-36)
         terms = [self.shift]
         if base is not None:
             terms.append(base)
-        return ops.simam_last_pass(x, e_lambda, terms, self.ceiling)
+        return ops.simam_last_pass(x, self.e_lambda, self.factor, terms, self.ceiling)
 
     def extra_repr(self) -> str:
         return f'e_lambda={self.e_lambda:g}, ceiling={self.ceiling}'
@@ -94,7 +88,7 @@ def fuse(model: nn.Module) -> nn.Module:
     """A copy of a net for inference with the same outputs: norms inside convolutions, a block's end in one pass.
 
     Takes any net that torch.fx can follow, with or without attention, in its dtype and on its device. The copy can be
-    exported, scripted and compiled, but not trained; convert it to half precision before, where its lambda allows it.
+    exported, scripted and compiled, but not trained.
 
     Raises:
         ValueError: torch.fx cannot follow the net.
@@ -137,23 +131,19 @@ class _Rewriter:
             self.replace(node, node.args[0])
 
     def fold_norm(self, node: fx.Node) -> None:
-        """convolution, norm -> convolution; convolution, SimAM, norm -> convolution, FusedSimAM."""
+        """convolution, norm -> convolution; SimAM, norm -> FusedSimAM."""
         norm = self.layer(node)
         if not isinstance(norm, _BatchNorm) or norm.running_var is None or not self.is_ours(node.args[0]):
             return
         source: Any = node.args[0]
-        layer = self.layer(source)
-        through = type(layer) is SimAM and self.is_ours(source.args[0])
-        conv = self.layer(source.args[0]) if through else layer
-        if type(conv) not in _CONVS:
-            return
-        scale, shift = _affine(norm)
-        _multiply(conv, scale)
-        if through:
+        layer, (factor, shift) = self.layer(source), _affine(norm)
+        if type(layer) in _CONVS:
+            _fold(layer, factor, shift)
+        elif type(layer) is SimAM and self.is_ours(source.args[0]):
             dtype = norm.running_var.dtype
-            self.put(source, FusedSimAM(layer.e_lambda, scale.to(dtype), shift.to(dtype)))
+            self.put(source, FusedSimAM(layer.e_lambda, factor.to(dtype), shift.to(dtype)))
         else:
-            conv.bias.data += shift
+            return
         act = getattr(norm, 'act', nn.Identity())  # timm's norms may have one
         if isinstance(act, _IDLE):
             self.replace(node, source)
@@ -231,16 +221,16 @@ class _Rewriter:
 
 def _affine(norm: Any) -> tuple[Tensor, Tensor]:
     """The factor and the term of a norm in evaluation, a channel, in float64."""
-    scale = (norm.running_var.double() + norm.eps).rsqrt()
+    factor = (norm.running_var.double() + norm.eps).rsqrt()
     if norm.affine:
-        scale = scale * norm.weight.detach()
-    shift = -norm.running_mean * scale
-    return scale, shift + norm.bias.detach() if norm.affine else shift
+        factor = factor * norm.weight.detach()
+    shift = -norm.running_mean * factor
+    return factor, shift + norm.bias.detach() if norm.affine else shift
 
 
-def _multiply(conv: Any, scale: Tensor) -> None:
-    """Makes a convolution's output `scale` times as large; it has a bias then."""
-    weight, bias = conv.weight.detach(), conv.bias
-    bias = weight.new_zeros(conv.out_channels) if bias is None else bias.detach()
-    conv.weight = nn.Parameter((weight * scale[:, None, None, None]).to(weight.dtype))
-    conv.bias = nn.Parameter((bias * scale).to(weight.dtype))
+def _fold(conv: Any, factor: Tensor, shift: Tensor) -> None:
+    """Makes a convolution's output `factor` times as large, plus shift."""
+    weight = conv.weight.detach()
+    bias = weight.new_zeros(conv.out_channels) if conv.bias is None else conv.bias.detach()
+    conv.weight = nn.Parameter((weight * factor[:, None, None, None]).to(weight.dtype))
+    conv.bias = nn.Parameter((bias * factor + shift).to(weight.dtype))

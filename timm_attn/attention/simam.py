@@ -36,8 +36,7 @@ class SimAM(AttentionLayer):
         return ops.simam(ops.check_channels(x, self.channels), self.e_lambda)
 
     def last_pass(self, x: Tensor, terms: list[Tensor], ceiling: float | None) -> Tensor:
-        e_lambda = torch.full((1, 1, 1, 1), self.e_lambda, device=x.device, dtype=ops.widen(x).dtype)
-        return ops.simam_last_pass(x, e_lambda, terms, ceiling)
+        return ops.simam_last_pass(x, self.e_lambda, None, terms, ceiling)
 
     def extra_repr(self) -> str:
         return f'e_lambda={self.e_lambda:g}'

@@ -14,6 +14,7 @@ from timm_attn.benchmark.formula import paper_simam
 from timm_attn.benchmark.measure import Runner
 from timm_attn.benchmark.memory import MIB
 from timm_attn.ops.simam import PATHS
+from timm_attn.ops.triton import runs_on_triton
 
 E_LAMBDA = 0.1
 OURS, FORMULA, COPY = 'simam', 'formula', 'copy'
@@ -44,6 +45,8 @@ def simam_runners(
     runners = {FORMULA: _runner(work, partial(paper_simam, e_lambda=E_LAMBDA), nullcontext, x)}
     simam = partial(ops.simam, e_lambda=E_LAMBDA)
     for path in reversed(PATHS):
+        if path == 'triton' and not runs_on_triton(x):
+            continue  # its interpreter is no measure of it
         with ops.use_simam_path(path):
             if ops.simam_path(x) == path:
                 runners[path] = _runner(work, simam, partial(ops.use_simam_path, path), x)

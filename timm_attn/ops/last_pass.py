@@ -1,6 +1,5 @@
 """The end of a block in one pass over its map: attention's factor, what is added, the activation. For inference."""
 
-from collections.abc import Iterator
 from importlib import import_module
 
 import torch
@@ -10,8 +9,6 @@ from torch.overrides import handle_torch_function, has_torch_function
 from timm_attn.ops.eager import is_inference, may_overwrite
 from timm_attn.ops.simam_blocks import rows_of
 from timm_attn.ops.triton import runs_on_triton
-
-_PIECE_BYTES = 1 << 20  # of the map: a piece and what it meets stay in a core's share of the cache
 
 
 def last_pass(x: Tensor, factor: Tensor | None, terms: list[Tensor], ceiling: float | None) -> Tensor:
@@ -33,7 +30,7 @@ def _by_path(x: Tensor, factor: Tensor | None, terms: list[Tensor], ceiling: flo
         kernels = import_module('timm_attn.ops.triton.last_pass')  # where Triton is missing nothing needs it
         return kernels.last_pass(x, factor, terms, ceiling)
     if fitting and may_overwrite(x):
-        return _in_pieces(x, factor, terms, ceiling)
+        return _in_place(x, factor, terms, ceiling)
     return _by_definition(x, factor, terms, ceiling)
 
 
@@ -63,31 +60,10 @@ def _by_definition(x: Tensor, factor: Tensor | None, terms: list[Tensor], ceilin
     return y.type_as(x)
 
 
-def _in_pieces(x: Tensor, factor: Tensor | None, terms: list[Tensor], ceiling: float | None) -> Tensor:
-    factor = None if factor is None else factor.expand_as(x)
-    terms = [term.expand_as(x) for term in terms]
-    for piece in pieces(x):
-        part = x[piece]
-        if factor is not None and terms:
-            torch.addcmul(terms[0][piece], part, factor[piece], out=part)
-        elif factor is not None:
-            part.mul_(factor[piece])
-        for term in terms[factor is not None :]:
-            part.add_(term[piece])
-        if ceiling is not None:
-            part.clamp_(0.0, ceiling)
-    return x
-
-
-def pieces(x: Tensor) -> Iterator[tuple[slice, ...]]:
-    """Indices of parts of about _PIECE_BYTES: images, or stretches of the memory of one."""
-    n, c, h, w = x.shape
-    bytes_of_image = c * h * w * x.element_size()
-    if bytes_of_image <= _PIECE_BYTES:
-        step = _PIECE_BYTES // bytes_of_image
-        yield from ((slice(i, i + step),) for i in range(0, n, step))
-        return
-    outer, before = (c, ()) if x.is_contiguous() else (h, (slice(None),))
-    step = max(1, outer * _PIECE_BYTES // bytes_of_image)
-    for i in range(n):
-        yield from ((slice(i, i + 1), *before, slice(j, j + step)) for j in range(0, outer, step))
+def _in_place(x: Tensor, factor: Tensor | None, terms: list[Tensor], ceiling: float | None) -> Tensor:
+    """Fresh memory costs more than the arithmetic, and addcmul is slow where its operands broadcast."""
+    if factor is not None:
+        x.mul_(factor)
+    for term in terms:
+        x.add_(term)
+    return x if ceiling is None else x.clamp_(0.0, ceiling)

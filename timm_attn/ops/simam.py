@@ -11,7 +11,7 @@ from torch.overrides import handle_torch_function, has_torch_function, has_torch
 
 from timm_attn.ops.eager import is_eager, is_inference, may_overwrite
 from timm_attn.ops.last_pass import fits, last_pass
-from timm_attn.ops.simam_blocks import map_of, refine_in_blocks, rows_like, rows_of
+from timm_attn.ops.simam_blocks import rows_of, simam_over
 from timm_attn.ops.statistics import channel_moments, widen
 from timm_attn.ops.triton import is_watched, runs_on_triton, triton_is_installed
 
@@ -34,11 +34,7 @@ def simam_weights(x: Tensor, e_lambda: float) -> Tensor:
         One weight a neuron, (N, C, H, W), in [sigmoid(0.5), 1); float32 for half-precision maps.
     """
     _, deviations, variance = channel_moments(widen(x))
-    return _weights(deviations, variance + e_lambda)
-
-
-def _weights(deviations: Tensor, variance: Tensor) -> Tensor:
-    importance = deviations / (4 * variance) + 0.5
+    importance = deviations / (4 * (variance + e_lambda)) + 0.5
     return importance.sigmoid()
 
 
@@ -88,30 +84,33 @@ def _by_path(x: Tensor, e_lambda: float) -> Tensor:
     return import_module(_FUSED[path]).simam_forward(x, e_lambda)[0]
 
 
-def simam_last_pass(x: Tensor, e_lambda: Tensor, terms: list[Tensor], ceiling: float | None) -> Tensor:
-    """last_pass with SimAM's weights as the factor; each channel has its lambda, (1, C, 1, 1), in float32 or more."""
+def simam_last_pass(
+    x: Tensor, e_lambda: float, factor: Tensor | None, terms: list[Tensor], ceiling: float | None
+) -> Tensor:
+    """last_pass with SimAM's weights as the factor, and one more a channel, (1, C, 1, 1), such as that of a norm."""
     if torch.jit.is_scripting():
-        return _refine(x, e_lambda, terms, ceiling)
+        return _refine(x, e_lambda, factor, terms, ceiling)
     if has_torch_function((x, *terms)):
-        return handle_torch_function(simam_last_pass, (x, *terms), x, e_lambda, terms, ceiling)
-    return _refine_by_path(x, e_lambda, terms, ceiling)
+        return handle_torch_function(simam_last_pass, (x, *terms), x, e_lambda, factor, terms, ceiling)
+    return _refine_by_path(x, e_lambda, factor, terms, ceiling)
 
 
-def _refine(x: Tensor, e_lambda: Tensor, terms: list[Tensor], ceiling: float | None) -> Tensor:
-    _, deviations, variance = channel_moments(widen(x))
-    return last_pass(x, _weights(deviations, variance + e_lambda), terms, ceiling)
+def _refine(x: Tensor, e_lambda: float, factor: Tensor | None, terms: list[Tensor], ceiling: float | None) -> Tensor:
+    weights = simam_weights(x, e_lambda)
+    return last_pass(x, weights if factor is None else weights * factor, terms, ceiling)
 
 
 @torch.jit.unused
-def _refine_by_path(x: Tensor, e_lambda: Tensor, terms: list[Tensor], ceiling: float | None) -> Tensor:
+def _refine_by_path(
+    x: Tensor, e_lambda: float, factor: Tensor | None, terms: list[Tensor], ceiling: float | None
+) -> Tensor:
     path = simam_path(x)
-    if path == 'triton' and is_inference(x) and all(fits(term, x) for term in terms):
-        return import_module(_FUSED[path]).simam_forward(x, e_lambda, terms, ceiling)[0]
-    if path == 'reference' or not may_overwrite(x):
-        return _refine(x, e_lambda, terms, ceiling)
-    rows = rows_of(x)
-    assert rows is not None
-    return map_of(x, refine_in_blocks(rows, rows_like(e_lambda, x), [rows_like(t, x) for t in terms], ceiling))
+    if path != 'reference' and is_inference(x) and all(fits(term, x) for term in terms):
+        if path == 'triton':
+            return import_module(_FUSED[path]).simam_forward(x, e_lambda, factor, terms, ceiling)[0]
+        if may_overwrite(x):
+            return simam_over(x, e_lambda, factor, terms, ceiling)
+    return _refine(x, e_lambda, factor, terms, ceiling)
 
 
 @torch.jit.unused

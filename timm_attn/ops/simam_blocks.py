@@ -5,12 +5,13 @@ is read from memory once and written once, whatever is done to it in between; ba
 keeping maps.
 """
 
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
-_BLOCK_BYTES = 1 << 20  # of the map, in its computing dtype: a few of them fit a core's share of the cache
+_BLOCK_BYTES = 1 << 22  # of the map, in its computing dtype: two of them fit the cache that cores share
 
 
 def rows_of(x: Tensor) -> Tensor | None:
@@ -32,7 +33,7 @@ def map_of(x: Tensor, rows: Tensor) -> Tensor:
     return rows.view(n, c, h, w) if x.is_contiguous() else rows.view(n, h, w, c).permute(0, 3, 1, 2)
 
 
-def rows_like(values: Tensor, x: Tensor) -> Tensor:
+def _rows_like(values: Tensor, x: Tensor) -> Tensor:
     """The rows of a tensor that broadcasts to the map x, laid out as those of x; a number a channel stays one."""
     n, c, _, _ = x.shape
     if values.shape[2:] == (1, 1):
@@ -63,13 +64,34 @@ def _rows(x: Tensor) -> Tensor:
     return rows
 
 
-def _weights(x: Tensor, e_lambda: float | Tensor, out: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
-    """SimAM's weights of a block, each channel's mean and 1 / (4 (var + lambda)), (rows, 1, channels)."""
-    mean = x.mean(dim=1, keepdim=True)
-    weights: Tensor = torch.sub(x, mean, out=out)
-    scale = weights.square_().sum(dim=1, keepdim=True).mul_(4 / max(x.shape[1] - 1, 1)).add_(e_lambda, alpha=4)
-    weights.mul_(scale.reciprocal_()).add_(0.5).sigmoid_()
-    return weights, mean, scale
+def _standardized(rows: Tensor, e_lambda: float) -> tuple[Tensor, Tensor, Tensor]:
+    """z with sigmoid(z^2 + 1/2) the weights of SimAM, and of each channel the mean and 1 / (4 (var + lambda)).
+
+    z = (x - mean) / (2 sqrt(var + lambda)) is what a norm computes, up to a factor: one call instead of five, the first
+    of them in one pass. The norms divide the variance by M, so their epsilon is lambda (M - 1) / M.
+    """
+    count, pixels, channels = rows.shape
+    share = (pixels - 1) / pixels
+    eps, factor = (e_lambda * share if pixels > 1 else e_lambda), share / 4
+    if channels == 1:
+        weight = rows.new_full((pixels,), math.sqrt(factor))  # also the norm's fast way on the CPU
+        z, mean, deviation = torch.native_layer_norm(rows.squeeze(2), (pixels,), weight, None, eps)
+    elif count == 1:
+        image, weight = rows.transpose(1, 2).unsqueeze(3), rows.new_full((channels,), math.sqrt(factor))
+        z, mean, deviation = torch.native_batch_norm(image, weight, None, None, None, True, 0.0, eps)
+        z = z.squeeze(3).transpose(1, 2)
+    else:
+        mean = rows.mean(dim=1, keepdim=True)
+        z = rows - mean
+        deviation = (z * z).mean(dim=1, keepdim=True).add_(eps).rsqrt_()
+        z.mul_(deviation * math.sqrt(factor))
+    mean, scale = (numbers.view(count, 1, channels) for numbers in (mean, deviation.square().mul_(factor)))
+    return z.view(rows.shape), mean, scale
+
+
+def _weights(rows: Tensor, e_lambda: float) -> tuple[Tensor, Tensor, Tensor]:
+    z, mean, scale = _standardized(rows, e_lambda)
+    return z.square_().add_(0.5).sigmoid_(), mean, scale
 
 
 def simam_forward(x: Tensor, e_lambda: float) -> tuple[Tensor, Tensor, Tensor]:
@@ -82,39 +104,37 @@ def simam_forward(x: Tensor, e_lambda: float) -> tuple[Tensor, Tensor, Tensor]:
     blocks = list(_blocks(rows, dtype))
     if len(blocks) < 2:  # of a small map even slices take a share of the time
         t = rows.to(dtype)
-        out, mean, scale = _weights(t, e_lambda)
-        return map_of(x, out.mul_(t).to(rows.dtype)), mean, scale
+        weights, mean, scale = _weights(t, e_lambda)
+        return map_of(x, weights.mul_(t).to(rows.dtype)), mean, scale
     out, kept = torch.empty_like(rows), []
     for block in blocks:
         t = rows[block].to(dtype)
-        weights, *numbers = _weights(t, e_lambda, out[block] if out.dtype == dtype else None)
-        weights.mul_(t)
-        if out.dtype != dtype:
-            out[block] = weights
+        weights, *numbers = _weights(t, e_lambda)
+        torch.mul(weights, t, out=out[block])
         kept.append(numbers)
     mean, scale = (torch.cat(numbers) for numbers in zip(*kept, strict=True))
     return map_of(x, out), mean, scale
 
 
-def refine_in_blocks(rows: Tensor, e_lambda: Tensor, terms: list[Tensor], ceiling: float | None) -> Tensor:
-    """SimAM of rows, with terms added and clamped as in last_pass, written over them."""
-    dtype = computing_dtype(rows)
-    scratch: Tensor | None = None
+def simam_over(
+    x: Tensor, e_lambda: float, factor: Tensor | None, terms: Sequence[Tensor], ceiling: float | None
+) -> Tensor:
+    """SimAM of a map, scaled, shifted and clamped as in simam_last_pass, written over it."""
+    rows, dtype = _rows(x), computing_dtype(x)
+    scales = [] if factor is None else [_rows_like(factor, x)]
+    shifts = [_rows_like(term, x) for term in terms]
     for block in _blocks(rows, dtype):
-        x = rows[block].to(dtype)
-        scratch = torch.empty_like(x) if scratch is None else scratch
-        weights, _, _ = _weights(x, e_lambda[block], scratch[: len(x)])
-        if terms:
-            torch.addcmul(terms[0][block], x, weights, out=x)
-        else:
-            x.mul_(weights)
-        for term in terms[1:]:
-            x.add_(term[block])
+        t = rows[block].to(dtype)
+        t.mul_(_weights(t, e_lambda)[0])
+        for scale in scales:
+            t.mul_(scale[block])
+        for shift in shifts:
+            t.add_(shift[block])
         if ceiling is not None:
-            x.clamp_(0.0, ceiling)
+            t.clamp_(0.0, ceiling)
         if rows.dtype != dtype:
-            rows[block] = x
-    return rows
+            rows[block] = t
+    return x
 
 
 def simam_backward(grad: Tensor, x: Tensor, mean: Tensor, scale: Tensor) -> Tensor:

@@ -51,9 +51,10 @@ def _moments(x, inside, count):
 
 
 @triton.jit
-def _write_refined(x, mean, scale, shift, base_ptr, out_ptr, offsets, inside, CEILING: tl.constexpr):
+def _write_refined(x, mean, scale, factor, shift, base_ptr, out_ptr, offsets, inside, CEILING: tl.constexpr):
     deviation = x - mean[:, None]
-    y = x * tl.sigmoid(scale[:, None] * deviation * deviation + 0.5) + shift[:, None]
+    weights = tl.sigmoid(scale[:, None] * deviation * deviation + 0.5)
+    y = x * weights * factor[:, None] + shift[:, None]
     if base_ptr is not None:
         y += tl.load(base_ptr + offsets, mask=inside, other=0.0).to(x.dtype)
     if CEILING is not None:  # a NaN stays one
@@ -68,7 +69,7 @@ def _forward(
     out_ptr,
     mean_ptr,
     scale_ptr,
-    lambda_ptr,  # (map_channels,) or None
+    factor_ptr,  # (map_channels,) or None
     shift_ptr,  # (map_channels,) or None
     base_ptr,  # like x, or None
     channels,
@@ -104,27 +105,26 @@ def _forward(
             share = tl.cast(count, dtype) / (done + count)
             mean += gap * share
             squares += part_squares + gap * gap * done * share
-    if lambda_ptr is not None:
-        variance = squares / tl.maximum(pixels - 1, 1) + tl.load(lambda_ptr + channel % map_channels).to(dtype)
-    else:
-        variance = squares / tl.maximum(pixels - 1, 1) + E_LAMBDA
-    scale = 1.0 / (4.0 * variance)
+    scale = 1.0 / (4.0 * (squares / tl.maximum(pixels - 1, 1) + E_LAMBDA))
     tl.store(mean_ptr + row, mean, mask=exists)
     tl.store(scale_ptr + row, scale, mask=exists)
 
+    factor = tl.full([BLOCK_C], 1.0, dtype)
+    if factor_ptr is not None:
+        factor = tl.load(factor_ptr + channel % map_channels).to(dtype)
     shift = tl.zeros([BLOCK_C], dtype)
     if shift_ptr is not None:
         shift += tl.load(shift_ptr + channel % map_channels).to(dtype)
     if base_ptr is not None:
         base_ptr += start
     if WHOLE:
-        _write_refined(x, mean, scale, shift, base_ptr, out_ptr, tile, inside, CEILING)
+        _write_refined(x, mean, scale, factor, shift, base_ptr, out_ptr, tile, inside, CEILING)
     else:
         for done in range(0, pixels, BLOCK_P):
             offsets = done * step + tile
             inside = exists[:, None] & (p < pixels - done)
             x = tl.load(x_ptr + offsets, mask=inside, other=0.0).to(dtype)
-            _write_refined(x, mean, scale, shift, base_ptr, out_ptr, offsets, inside, CEILING)
+            _write_refined(x, mean, scale, factor, shift, base_ptr, out_ptr, offsets, inside, CEILING)
 
 
 @triton.jit
@@ -220,13 +220,18 @@ def _shift_and_base(x: Tensor, terms: Sequence[Tensor]) -> tuple[Tensor | None, 
 
 
 def simam_forward(
-    x: Tensor, e_lambda: float | Tensor, terms: Sequence[Tensor] = (), ceiling: float | None = None
+    x: Tensor,
+    e_lambda: float,
+    factor: Tensor | None = None,
+    terms: Sequence[Tensor] = (),
+    ceiling: float | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """SimAM of a map in one kernel, with what a net does next: x sigmoid(scale (x - mean)^2 + 1/2) + terms, clamped.
+    """SimAM of a map in one kernel, and what comes next: x sigmoid(scale (x - mean)^2 + 1/2) factor + terms, clamped.
 
     Args:
         x: the map, (N, C, H, W), contiguous or channels_last.
-        e_lambda: lambda of SimAM's Eq. 2, one number or one a channel, (1, C, 1, 1).
+        e_lambda: lambda of SimAM's Eq. 2.
+        factor: a number a channel, (1, C, 1, 1).
         terms: what is added, numbers a channel, (1, C, 1, 1), and maps; the kernel itself adds one of each kind.
         ceiling: clamps to [0, ceiling], inf is ReLU; None for neither.
 
@@ -239,9 +244,9 @@ def simam_forward(
         RuntimeError: a gradient is expected, or there is neither a GPU nor Triton's interpreter.
     """
     check_dtype(x)
-    lambdas = _by_channel(x, e_lambda, 'e_lambda') if isinstance(e_lambda, Tensor) else None
+    factors = None if factor is None else _by_channel(x, factor, 'factor')
     shift, base = _shift_and_base(x, terms)
-    check_no_gradient('simam_forward', x, lambdas, shift, base)
+    check_no_gradient('simam_forward', x, factors, shift, base)
     tiles, sizes, by_name = _shape_arguments(x)
     out = torch.empty_like(x, memory_format=memory_format_of(x))
     numbers = (tiles.samples, 1, tiles.channels) if tiles.channels_last else (tiles.channels, 1, 1)
@@ -249,8 +254,8 @@ def simam_forward(
     launch(
         _forward,
         tiles.programs,
-        *(x, out, mean, scale, lambdas, shift, base, *sizes, x.shape[1]),
-        E_LAMBDA=0.0 if lambdas is not None else float(e_lambda),
+        *(x, out, mean, scale, factors, shift, base, *sizes, x.shape[1]),
+        E_LAMBDA=float(e_lambda),
         CEILING=ceiling,
         **by_name,
     )
