@@ -1,7 +1,7 @@
 """A net for inference: the same outputs, in fewer passes over its maps.
 
 The net becomes a graph of its layers (torch.fx). Norms go into the convolutions before them; attention, a norm behind
-SimAM, the shortcut's addition and the activation become one layer.
+SimAM, the shortcut's addition and the activation become one layer; convolutions and max-pools get fast layouts.
 """
 
 import copy
@@ -18,50 +18,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from timm_attn import ops
 from timm_attn.attention import AttentionLayer, SimAM
 from timm_attn.blocks import CEILINGS
+from timm_attn.fused_layers import ChannelsLastMaxPool, FusedAttention, FusedSimAM, PackedConv2d
 
 _IDLE = (nn.Identity, nn.Dropout, nn.Dropout2d, DropBlock2d, DropPath)  # in evaluation
 _CONVS = (nn.Conv2d, Conv2dSame)  # other subclasses may do something to their weights
-
-
-class FusedAttention(nn.Module):
-    """An attention layer and the rest of its block: clamp(layer(x) + base), which may overwrite x."""
-
-    def __init__(self, layer: AttentionLayer) -> None:
-        super().__init__()
-        self.layer = layer
-        self.ceiling: float | None = None
-
-    def forward(self, x: Tensor, base: Tensor | None = None) -> Tensor:
-        terms: list[Tensor] = []
-        if base is not None:
-            terms.append(base)
-        return self.layer.last_pass(x, terms, self.ceiling)
-
-    def extra_repr(self) -> str:
-        return f'ceiling={self.ceiling}'
-
-
-class FusedSimAM(nn.Module):
-    """SimAM, the norm behind it, which is an affine function a channel in evaluation, and the rest of the block."""
-
-    factor: Tensor
-    shift: Tensor
-
-    def __init__(self, e_lambda: float, factor: Tensor, shift: Tensor) -> None:
-        super().__init__()
-        self.e_lambda = e_lambda
-        self.register_buffer('factor', factor[None, :, None, None])
-        self.register_buffer('shift', shift[None, :, None, None])
-        self.ceiling: float | None = None
-
-    def forward(self, x: Tensor, base: Tensor | None = None) -> Tensor:
-        terms = [self.shift]
-        if base is not None:
-            terms.append(base)
-        return ops.simam_last_pass(x, self.e_lambda, self.factor, terms, self.ceiling)
-
-    def extra_repr(self) -> str:
-        return f'e_lambda={self.e_lambda:g}, ceiling={self.ceiling}'
 
 
 class FusedNet(nn.Module):
@@ -107,7 +67,8 @@ def fuse(model: nn.Module) -> nn.Module:
 
 class _Tracer(fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        ours = (AttentionLayer, FusedAttention, FusedSimAM, _BatchNorm, *get_notrace_modules())
+        fused = (FusedAttention, FusedSimAM, ChannelsLastMaxPool, PackedConv2d)
+        ours = (AttentionLayer, _BatchNorm, *fused, *get_notrace_modules())
         return isinstance(m, ours) or super().is_leaf_module(m, module_qualified_name)
 
 
@@ -119,7 +80,7 @@ class _Rewriter:
         self.calls = Counter(node.target for node in net.graph.nodes if node.op == 'call_module')
 
     def rewritten(self) -> fx.GraphModule:
-        for rewrite in (self.drop_idle, self.fold_norm, self.join_attention, self.join_addition):
+        for rewrite in (self.drop_idle, self.fold_norm, self.join_attention, self.join_addition, self.choose_layout):
             for node in list(self.net.graph.nodes):
                 rewrite(node)
         self.net.delete_all_unused_submodules()
@@ -178,6 +139,14 @@ class _Rewriter:
                 joined.update_arg(3, self.absorbed_ceiling(joined))
                 return
 
+    def choose_layout(self, node: fx.Node) -> None:
+        """Convolutions and max-pools in the layouts that the CPU is fast in."""
+        layer = self.layer(node)
+        if type(layer) is nn.Conv2d and layer.padding_mode == 'zeros' and not isinstance(layer.padding, str):
+            self.put(node, PackedConv2d(layer))
+        elif type(layer) is nn.MaxPool2d and not layer.return_indices:
+            self.put(node, ChannelsLastMaxPool(layer))
+
     def layer(self, node: Any) -> Any:
         """The layer that a node calls, if no other node calls it too, or that does not matter; else None."""
         if not isinstance(node, fx.Node) or node.op != 'call_module':
@@ -200,7 +169,7 @@ class _Rewriter:
         """Whether nothing but its one user sees the map of a node, which is no view of another."""
         if not isinstance(node, fx.Node) or self.only_user(node) is None:
             return False
-        makers = (*_CONVS, *CEILINGS, nn.MaxPool2d, nn.AvgPool2d, SimAM, FusedAttention, FusedSimAM)
+        makers = (*_CONVS, *CEILINGS, nn.MaxPool2d, nn.AvgPool2d, SimAM, FusedAttention, FusedSimAM, PackedConv2d)
         return node.target in (ops.last_pass, torch.cat) or type(self.layer(node)) in makers
 
     def other_term(self, addition: fx.Node | None, term: Any) -> fx.Node | None:

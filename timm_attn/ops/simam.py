@@ -81,7 +81,7 @@ def _by_path(x: Tensor, e_lambda: float) -> Tensor:
         return simam_reference(x, e_lambda)
     if torch.is_grad_enabled() and x.requires_grad:
         return _Fused.apply(x, e_lambda, path)
-    return import_module(_FUSED[path]).simam_forward(x, e_lambda)[0]
+    return import_module(_FUSED[path]).simam_inference(x, e_lambda)
 
 
 def simam_last_pass(

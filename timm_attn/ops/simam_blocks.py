@@ -48,8 +48,8 @@ def _rows_like(values: Tensor, x: Tensor) -> Tensor:
 def _blocks(rows: Tensor, dtype: torch.dtype) -> Iterator[slice]:
     """Slices of rows of about _BLOCK_BYTES; one of all of them where there is no such cache."""
     bytes_of_row = rows.shape[1] * rows.shape[2] * dtype.itemsize
-    step = max(1, _BLOCK_BYTES // bytes_of_row) if rows.device.type == 'cpu' else len(rows)
-    for start in range(0, len(rows), step):
+    step = max(1, _BLOCK_BYTES // bytes_of_row if rows.device.type == 'cpu' else len(rows))
+    for start in range(0, max(1, len(rows)), step):  # also of no rows there is one
         yield slice(start, start + step)
 
 
@@ -64,34 +64,46 @@ def _rows(x: Tensor) -> Tensor:
     return rows
 
 
-def _standardized(rows: Tensor, e_lambda: float) -> tuple[Tensor, Tensor, Tensor]:
-    """z with sigmoid(z^2 + 1/2) the weights of SimAM, and of each channel the mean and 1 / (4 (var + lambda)).
+def _exponents(rows: Tensor, e_lambda: float) -> tuple[Tensor, Tensor, Tensor]:
+    """(x - mean)^2 / (4 (var + lambda)), and each channel's mean and what a norm divides by, inverted.
 
-    z = (x - mean) / (2 sqrt(var + lambda)) is what a norm computes, up to a factor: one call instead of five, the first
-    of them in one pass. The norms divide the variance by M, so their epsilon is lambda (M - 1) / M.
+    Up to a factor the root is what a norm computes, in one call and in one pass over what the cache of a core holds.
+    Norms divide the variance by M, so their epsilon is lambda (M - 1) / M.
     """
     count, pixels, channels = rows.shape
     share = (pixels - 1) / pixels
-    eps, factor = (e_lambda * share if pixels > 1 else e_lambda), share / 4
+    eps = e_lambda * share if pixels > 1 else e_lambda
     if channels == 1:
-        weight = rows.new_full((pixels,), math.sqrt(factor))  # also the norm's fast way on the CPU
+        weight = rows.new_full((pixels,), math.sqrt(share / 4))  # without one the norm takes a slower way
         z, mean, deviation = torch.native_layer_norm(rows.squeeze(2), (pixels,), weight, None, eps)
-    elif count == 1:
-        image, weight = rows.transpose(1, 2).unsqueeze(3), rows.new_full((channels,), math.sqrt(factor))
+        return z.square_().unsqueeze(2), mean, deviation
+    if count == 1:
+        weight = rows.new_full((channels,), math.sqrt(share / 4))
+        image = rows.transpose(1, 2).unsqueeze(3)
         z, mean, deviation = torch.native_batch_norm(image, weight, None, None, None, True, 0.0, eps)
-        z = z.squeeze(3).transpose(1, 2)
-    else:
-        mean = rows.mean(dim=1, keepdim=True)
-        z = rows - mean
-        deviation = (z * z).mean(dim=1, keepdim=True).add_(eps).rsqrt_()
-        z.mul_(deviation * math.sqrt(factor))
-    mean, scale = (numbers.view(count, 1, channels) for numbers in (mean, deviation.square().mul_(factor)))
-    return z.view(rows.shape), mean, scale
+        return z.square_().squeeze(3).transpose(1, 2), mean, deviation
+    mean = rows.mean(dim=1, keepdim=True)
+    z = (rows - mean).square_()
+    deviation = z.mean(dim=1, keepdim=True).add_(eps).rsqrt_()
+    return z.mul_(deviation.square().mul_(share / 4)), mean, deviation
 
 
-def _weights(rows: Tensor, e_lambda: float) -> tuple[Tensor, Tensor, Tensor]:
-    z, mean, scale = _standardized(rows, e_lambda)
-    return z.square_().add_(0.5).sigmoid_(), mean, scale
+def _kept(rows: Tensor, mean: Tensor, deviation: Tensor) -> tuple[Tensor, Tensor]:
+    """Each channel's mean and 1 / (4 (var + lambda)), (rows, 1, channels), of what _exponents gave."""
+    count, pixels, channels = rows.shape
+    scale = deviation.square().mul_((pixels - 1) / (4 * pixels))
+    return mean.view(count, 1, channels), scale.view(count, 1, channels)
+
+
+def simam_inference(x: Tensor, e_lambda: float) -> Tensor:
+    """simam_forward where nothing is kept for backward."""
+    rows = _rows(x)
+    dtype = computing_dtype(rows)
+    if rows.numel() * dtype.itemsize > _BLOCK_BYTES:
+        return simam_forward(x, e_lambda)[0]
+    t = rows.to(dtype)
+    weights = _exponents(t, e_lambda)[0].add_(0.5).sigmoid_()
+    return map_of(x, weights.mul_(t).to(rows.dtype))
 
 
 def simam_forward(x: Tensor, e_lambda: float) -> tuple[Tensor, Tensor, Tensor]:
@@ -101,17 +113,12 @@ def simam_forward(x: Tensor, e_lambda: float) -> tuple[Tensor, Tensor, Tensor]:
     """
     rows = _rows(x)
     dtype = computing_dtype(rows)
-    blocks = list(_blocks(rows, dtype))
-    if len(blocks) < 2:  # of a small map even slices take a share of the time
-        t = rows.to(dtype)
-        weights, mean, scale = _weights(t, e_lambda)
-        return map_of(x, weights.mul_(t).to(rows.dtype)), mean, scale
     out, kept = torch.empty_like(rows), []
-    for block in blocks:
+    for block in _blocks(rows, dtype):
         t = rows[block].to(dtype)
-        weights, *numbers = _weights(t, e_lambda)
-        torch.mul(weights, t, out=out[block])
-        kept.append(numbers)
+        exponents, *numbers = _exponents(t, e_lambda)
+        torch.mul(exponents.add_(0.5).sigmoid_(), t, out=out[block])
+        kept.append(_kept(t, *numbers))
     mean, scale = (torch.cat(numbers) for numbers in zip(*kept, strict=True))
     return map_of(x, out), mean, scale
 
@@ -125,7 +132,7 @@ def simam_over(
     shifts = [_rows_like(term, x) for term in terms]
     for block in _blocks(rows, dtype):
         t = rows[block].to(dtype)
-        t.mul_(_weights(t, e_lambda)[0])
+        t.mul_(_exponents(t, e_lambda)[0].add_(0.5).sigmoid_())
         for scale in scales:
             t.mul_(scale[block])
         for shift in shifts:

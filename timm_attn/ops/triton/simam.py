@@ -262,6 +262,11 @@ def simam_forward(
     return out, mean, scale
 
 
+def simam_inference(x: Tensor, e_lambda: float) -> Tensor:
+    """simam_forward where nothing is kept for backward."""
+    return simam_forward(x, e_lambda)[0]
+
+
 def simam_backward(grad: Tensor, x: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
     """The gradient of SimAM's input, from that of its result and what simam_forward returned; equation in simam_blocks.
 
