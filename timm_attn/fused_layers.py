@@ -69,9 +69,9 @@ class ChannelsLastMaxPool(nn.Module):
 class PackedConv2d(nn.Module):
     """A convolution whose weight, on the CPU, is laid out for oneDNN once and not at every call.
 
-    The second copy of the weight is made when the weight or the size of the map changes; it is no part of the state, and
-    goes with no copy of the net. The map that comes out is channels_last. The operators are those that torch.compile
-    puts into frozen nets.
+    The second copy of the weight is made when the weight or the size of the map changes; it is no part of the state,
+    and goes with no copy of the net. The map that comes out is channels_last. The operators are those that
+    torch.compile puts into frozen nets.
     """
 
     def __init__(self, conv: nn.Conv2d) -> None:

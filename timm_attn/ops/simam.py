@@ -109,7 +109,7 @@ def _refine_by_path(
         if path == 'triton':
             return import_module(_FUSED[path]).simam_forward(x, e_lambda, factor, terms, ceiling)[0]
         if may_overwrite(x):
-            return simam_over(x, e_lambda, factor, terms, ceiling)
+            return last_pass(simam_over(x, e_lambda), factor, terms, ceiling)
     return _refine(x, e_lambda, factor, terms, ceiling)
 
 

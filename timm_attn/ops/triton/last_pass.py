@@ -123,7 +123,8 @@ def last_pass(x: Tensor, factor: Tensor | None, terms: Sequence[Tensor], ceiling
     check_no_gradient('last_pass', x, factor, *terms)
     if len(terms) > _MOST_TERMS:
         raise ValueError(f'last_pass adds up to {_MOST_TERMS} terms, but got {len(terms)}.')
-    samples, pixels, interleaved = checked_rows(x).shape
+    samples, interleaved, h, w = checked_rows(x).shape
+    pixels = h * w
     rows, columns = (samples, pixels) if x.is_contiguous() else (samples * pixels, interleaved)
     first, second = (_described(x, term, 'a term') for term in (*terms, None, None)[:_MOST_TERMS])
     gate = _described(x, factor, 'factor')

@@ -237,7 +237,7 @@ def simam_forward(
 
     Returns:
         The result, laid out as x and in its dtype, and for simam_backward (of SimAM alone) each channel's mean and
-        scale = 1 / (4 (var + lambda)), (rows, 1, channels) of rows_of, float32 under half precision.
+        scale = 1 / (4 (var + lambda)), of the rows of rows_of, float32 under half precision.
 
     Raises:
         ValueError: a layout, shape, device or dtype that the kernel does not take.
@@ -249,7 +249,7 @@ def simam_forward(
     check_no_gradient('simam_forward', x, factors, shift, base)
     tiles, sizes, by_name = _shape_arguments(x)
     out = torch.empty_like(x, memory_format=memory_format_of(x))
-    numbers = (tiles.samples, 1, tiles.channels) if tiles.channels_last else (tiles.channels, 1, 1)
+    numbers = (tiles.samples, tiles.channels, 1, 1) if tiles.channels_last else (tiles.channels, 1, 1, 1)
     mean, scale = (torch.empty(numbers, dtype=computing_dtype(x), device=x.device) for _ in range(2))
     launch(
         _forward,
@@ -270,7 +270,7 @@ def simam_inference(x: Tensor, e_lambda: float) -> Tensor:
 def simam_backward(grad: Tensor, x: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
     """The gradient of SimAM's input, from that of its result and what simam_forward returned; equation in simam_blocks.
 
-    Shape: (N, C, H, W) twice, (rows, 1, channels) twice -> (N, C, H, W), laid out as x.
+    Shape: (N, C, H, W) twice, a number a channel of the rows twice -> (N, C, H, W), laid out as x.
     """
     tiles, sizes, by_name = _shape_arguments(x)
     out = torch.empty_like(x, memory_format=memory_format_of(x))

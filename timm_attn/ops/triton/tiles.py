@@ -69,7 +69,8 @@ def tiles_of(x: Tensor) -> Tiles:
     Raises:
         ValueError: the map is neither contiguous nor channels_last.
     """
-    samples, pixels, channels = checked_rows(x).shape
+    samples, channels, h, w = checked_rows(x).shape
+    pixels = h * w
     least = SECTOR_BYTES // x.element_size()  # channels that lie side by side
     if x.is_contiguous():
         samples, channels, least = 1, samples, 1
