@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
 """Writes the tables of README.md from the zoo and the manifest; with --check only says whether they are current."""
 
+import json
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import timm
 
@@ -64,6 +66,55 @@ def paper_line() -> str:
     return f'> {paper.tables("md").splitlines()[-1]}'
 
 
+def measured_speeds() -> str:
+    """The targets that could be measured, of every benchmark in results/."""
+    parts = []
+    for path in sorted((ROOT / 'results' / 'benchmark').glob('*.json')):
+        numbers = json.loads(path.read_text(encoding='utf-8'))
+        rows = [
+            [
+                row['what'],
+                f'{"at most" if row["quantity"] == "saved_inputs" else "at least"} {row["target"]:.4g}',
+                f'{row["measured"]:.3g} ({row["measured_q1"]:.3g} to {row["measured_q3"]:.3g})',
+                '' if row['elsewhere'] is None else f'{row["elsewhere"]:.3g}',
+                row['verdict'],
+            ]
+            for row in numbers['targets']
+            if row['measured'] is not None
+        ]
+        head = ['speed ratio', 'target', 'measured (quartiles)', "the formula, or timm's layer", '']
+        parts += [_hardware(numbers['environment']), '', table(head, rows), '']
+    return '\n'.join(parts).rstrip()
+
+
+def printed_speeds() -> str:
+    """Images a second of SimAM Table 3 beside those measured."""
+    parts = []
+    for path in sorted((ROOT / 'results' / 'benchmark').glob('*.json')):
+        numbers = json.loads(path.read_text(encoding='utf-8'))
+        rows = [row for row in numbers['rows'] if row['paper_fps'] is not None]
+        plain = {row['case']: row['paper_fps'] for row in rows if row['variant'] == row['reference']}
+        lines = [
+            [
+                f'`{row["variant"]}`',
+                f'{row["paper_fps"]:.0f}',
+                f'{row["paper_fps"] / plain[row["case"]]:.2f}',
+                f'{row["rate"]:.1f}',
+                f'{row["speed"]:.2f}',
+            ]
+            for row in rows
+        ]
+        head = ['one image', 'printed FPS', 'to the plain net', 'FPS here', 'to the plain net']
+        parts += [_hardware(numbers['environment']), '', table(head, lines), '']
+    return '\n'.join(parts).rstrip()
+
+
+def _hardware(environment: Mapping[str, Any]) -> str:
+    e = environment
+    where = e['gpu'] or f'{e["cpu"]}, {e["cores"]} cores, {e["threads"]} threads'
+    return f'{e["date"][:10]}, {where}, torch {e["torch"]}, load before {e["load_before"][0]}:'
+
+
 def main() -> int:
     text = new = README.read_text(encoding='utf-8')
     tables = {
@@ -72,6 +123,8 @@ def main() -> int:
         'upstream': upstream_table(),
         'family': family_table(),
         'paper': paper_line(),
+        'speed': measured_speeds(),
+        'table 3': printed_speeds(),
     }
     for name, content in tables.items():
         between = rf'(<!-- {name} -->\n).*?(<!-- /{name} -->)'
