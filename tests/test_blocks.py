@@ -63,17 +63,23 @@ def test_step_by_step(monkeypatch: pytest.MonkeyPatch) -> None:
         model(x)
         assert len(seen) == 9 + 8 + 8 and watched[1:] == [model.layer1[1].act2]
         handle.remove()
+        outputs: list[Tensor] = []
+        handle = model.layer1[2].bn2.register_forward_hook(lambda module, inputs, output: outputs.append(output))
+        model(x)
+        assert len(seen) == 25 + 8 and (outputs[0] < 0).any()  # not what came of it
+        handle.remove()
+        seen.clear()
         handle = nn.modules.module.register_module_forward_hook(watch)
         model(x)
-        assert len(seen) == 25 and sum(isinstance(m, se) for m in watched) == 1 + 9
+        assert not seen and sum(isinstance(m, se) for m in watched) == 1 + 9
         handle.remove()
         model.layer2[0].block_attn.forward = lambda x: x
         model(x)
-        assert len(seen) == 25 + 8
+        assert len(seen) == 8
         model.train()
         model(x)
     model.eval()(x)
-    assert len(seen) == 33
+    assert len(seen) == 8
 
 
 def test_other_activations() -> None:

@@ -35,16 +35,20 @@ class Slot(NamedTuple):
     source: str
 
 
-def end_in_one_pass(block: nn.Module, layer: Any, x: Tensor, shortcut: Tensor | None, act: Any = None) -> Tensor | None:
-    """act(layer(x) + shortcut) by the layer's last_pass, which may overwrite x; None where it must go step by step.
+def end_in_one_pass(
+    block: nn.Module, source: nn.Module, layer: Any, x: Tensor, shortcut: Tensor | None, act: Any = None
+) -> Tensor | None:
+    """act(layer(x) + shortcut) by the layer's last_pass, which may overwrite the source's map x; None: step by step.
 
-    That is in training, where a gradient is wanted, a graph is built, a layer is no attention of ours, or somebody
-    watches one of the layers.
+    Steps it must be in training, where a gradient is wanted or a graph is built, for a layer that is no attention of
+    ours, and where somebody watches one of the layers.
     """
     ceiling = None if act is None else CEILINGS.get(type(act))
     if block.training or not isinstance(layer, AttentionLayer) or (act is not None and ceiling is None):
         return None
-    if type(x) is not Tensor or not ops.has_last_pass(x) or any(_watched(m) for m in (layer, act) if m is not None):
+    if type(x) is not Tensor or not ops.has_last_pass(x):
+        return None
+    if _watched(source) or _watched(layer) or (act is not None and _watched(act)):
         return None
     return layer.last_pass(ops.check_channels(x, layer.channels), [] if shortcut is None else [shortcut], ceiling)
 
@@ -78,7 +82,7 @@ class AttnBasicBlock(BasicBlock):
         if self.downsample is not None:
             shortcut = self.downsample(shortcut)
         if not torch.jit.is_scripting():
-            y = end_in_one_pass(self, self.se, x, shortcut, self.act2)
+            y = end_in_one_pass(self, self.bn2, self.se, x, shortcut, self.act2)
             if y is not None:
                 return y
         if self.se is not None:
@@ -115,7 +119,7 @@ class AttnBottleneck(Bottleneck):
         if self.downsample is not None:
             shortcut = self.downsample(shortcut)
         if not torch.jit.is_scripting():
-            y = end_in_one_pass(self, self.se, x, shortcut, self.act3)
+            y = end_in_one_pass(self, self.bn3, self.se, x, shortcut, self.act3)
             if y is not None:
                 return y
         if self.se is not None:
@@ -149,7 +153,7 @@ class AttnDepthwiseSeparableConv(DepthwiseSeparableConv):
         x = self.conv_pw(x)
         x = self.bn2(x)
         if not torch.jit.is_scripting():
-            y = end_in_one_pass(self, self.block_attn, x, shortcut if self.has_skip else None)
+            y = end_in_one_pass(self, self.bn2, self.block_attn, x, shortcut if self.has_skip else None)
             if y is not None:
                 return y
         if self.block_attn is not None:
@@ -184,7 +188,7 @@ class AttnInvertedResidual(InvertedResidual):
         x = self.conv_pwl(x)
         x = self.bn3(x)
         if not torch.jit.is_scripting():
-            y = end_in_one_pass(self, self.block_attn, x, shortcut if self.has_skip else None)
+            y = end_in_one_pass(self, self.bn3, self.block_attn, x, shortcut if self.has_skip else None)
             if y is not None:
                 return y
         if self.block_attn is not None:

@@ -60,7 +60,7 @@ class CifarInvertedResidual(nn.Module):
         x = self.conv_pwl(x)
         x = self.bn3(x)
         if not torch.jit.is_scripting():
-            y = end_in_one_pass(self, self.block_attn, x, shortcut if self.has_skip else None)
+            y = end_in_one_pass(self, self.bn3, self.block_attn, x, shortcut if self.has_skip else None)
             if y is not None:
                 return y
         if self.block_attn is not None:

@@ -48,7 +48,7 @@ class CifarPreBasicBlock(nn.Module):
         if self.conv_attn is not None:
             x = self.conv_attn(x)
         if not torch.jit.is_scripting():
-            y = end_in_one_pass(self, self.block_attn, x, shortcut)
+            y = end_in_one_pass(self, self.conv2, self.block_attn, x, shortcut)
             if y is not None:
                 return y
         if self.block_attn is not None:
@@ -97,7 +97,7 @@ class CifarPreBottleneck(nn.Module):
         x = self.act3(x)
         x = self.conv3(x)
         if not torch.jit.is_scripting():
-            y = end_in_one_pass(self, self.block_attn, x, shortcut)
+            y = end_in_one_pass(self, self.conv3, self.block_attn, x, shortcut)
             if y is not None:
                 return y
         if self.block_attn is not None:

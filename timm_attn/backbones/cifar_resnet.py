@@ -57,7 +57,7 @@ class CifarBasicBlock(nn.Module):
             x = self.conv_attn(x)
         x = self.bn2(x)
         if not torch.jit.is_scripting():
-            y = end_in_one_pass(self, self.block_attn, x, shortcut, self.act2)
+            y = end_in_one_pass(self, self.bn2, self.block_attn, x, shortcut, self.act2)
             if y is not None:
                 return y
         if self.block_attn is not None:
@@ -120,7 +120,7 @@ class CifarBottleneck(nn.Module):
         x = self.conv3(x)
         x = self.bn3(x)
         if not torch.jit.is_scripting():
-            y = end_in_one_pass(self, self.block_attn, x, shortcut, self.act3)
+            y = end_in_one_pass(self, self.bn3, self.block_attn, x, shortcut, self.act3)
             if y is not None:
                 return y
         if self.block_attn is not None:
