@@ -4,7 +4,7 @@
 import json
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,47 +66,44 @@ def paper_line() -> str:
     return f'> {paper.tables("md").splitlines()[-1]}'
 
 
-def measured_speeds() -> str:
-    """The targets that could be measured, of every benchmark in results/."""
-    parts = []
-    for path in sorted((ROOT / 'results' / 'benchmark').glob('*.json')):
-        numbers = json.loads(path.read_text(encoding='utf-8'))
-        rows = [
-            [
-                row['what'],
-                f'{"at most" if row["quantity"] == "saved_inputs" else "at least"} {row["target"]:.4g}',
-                f'{row["measured"]:.3g} ({row["measured_q1"]:.3g} to {row["measured_q3"]:.3g})',
-                '' if row['elsewhere'] is None else f'{row["elsewhere"]:.3g}',
-                row['verdict'],
-            ]
-            for row in numbers['targets']
-            if row['measured'] is not None
+def measured_speeds(numbers: Mapping[str, Any]) -> str:
+    """The targets that a benchmark could measure."""
+    rows = [
+        [
+            row['what'],
+            f'{"at most" if row["quantity"] == "saved_inputs" else "at least"} {row["target"]:.4g}',
+            f'{row["measured"]:.3g} ({row["measured_q1"]:.3g} to {row["measured_q3"]:.3g})',
+            '' if row['elsewhere'] is None else f'{row["elsewhere"]:.3g}',
+            row['verdict'],
         ]
-        head = ['speed ratio', 'target', 'measured (quartiles)', "the formula, or timm's layer", '']
-        parts += [_hardware(numbers['environment']), '', table(head, rows), '']
-    return '\n'.join(parts).rstrip()
+        for row in numbers['targets']
+        if row['measured'] is not None
+    ]
+    return table(['speed ratio', 'target', 'measured (quartiles)', "the formula, or timm's layer", ''], rows)
 
 
-def printed_speeds() -> str:
-    """Images a second of SimAM Table 3 beside those measured."""
-    parts = []
-    for path in sorted((ROOT / 'results' / 'benchmark').glob('*.json')):
-        numbers = json.loads(path.read_text(encoding='utf-8'))
-        rows = [row for row in numbers['rows'] if row['paper_fps'] is not None]
-        plain = {row['case']: row['paper_fps'] for row in rows if row['variant'] == row['reference']}
-        lines = [
-            [
-                f'`{row["variant"]}`',
-                f'{row["paper_fps"]:.0f}',
-                f'{row["paper_fps"] / plain[row["case"]]:.2f}',
-                f'{row["rate"]:.1f}',
-                f'{row["speed"]:.2f}',
-            ]
-            for row in rows
+def printed_speeds(numbers: Mapping[str, Any]) -> str:
+    """Images a second of SimAM Table 3 beside those of a benchmark."""
+    rows = [row for row in numbers['rows'] if row['paper_fps'] is not None]
+    plain = {row['case']: row['paper_fps'] for row in rows if row['variant'] == row['reference']}
+    lines = [
+        [
+            f'`{row["variant"]}`',
+            f'{row["paper_fps"]:.0f}',
+            f'{row["paper_fps"] / plain[row["case"]]:.2f}',
+            f'{row["rate"]:.1f}',
+            f'{row["speed"]:.2f}',
         ]
-        head = ['one image', 'printed FPS', 'to the plain net', 'FPS here', 'to the plain net']
-        parts += [_hardware(numbers['environment']), '', table(head, lines), '']
-    return '\n'.join(parts).rstrip()
+        for row in rows
+    ]
+    return table(['one image', 'printed FPS', 'to the plain net', 'FPS here', 'to the plain net'], lines)
+
+
+def of_benchmarks(content: Callable[[Mapping[str, Any]], str]) -> str:
+    """A table for every benchmark in results/, under a line that says when and where it ran."""
+    files = sorted((ROOT / 'results' / 'benchmark').glob('*.json'))
+    runs = [json.loads(path.read_text(encoding='utf-8')) for path in files]
+    return '\n\n'.join(f'{_hardware(run["environment"])}\n\n{content(run)}' for run in runs)
 
 
 def _hardware(environment: Mapping[str, Any]) -> str:
@@ -123,8 +120,8 @@ def main() -> int:
         'upstream': upstream_table(),
         'family': family_table(),
         'paper': paper_line(),
-        'speed': measured_speeds(),
-        'table 3': printed_speeds(),
+        'speed': of_benchmarks(measured_speeds),
+        'table 3': of_benchmarks(printed_speeds),
     }
     for name, content in tables.items():
         between = rf'(<!-- {name} -->\n).*?(<!-- /{name} -->)'

@@ -11,7 +11,7 @@ from torch.overrides import handle_torch_function, has_torch_function, has_torch
 
 from timm_attn.ops.eager import is_eager, is_inference, may_overwrite
 from timm_attn.ops.last_pass import fits, last_pass
-from timm_attn.ops.simam_blocks import rows_of, simam_over
+from timm_attn.ops.simam_blocks import memory_format_of, rows_of, simam_over
 from timm_attn.ops.statistics import channel_moments, widen
 from timm_attn.ops.triton import is_watched, runs_on_triton, triton_is_installed
 
@@ -59,8 +59,7 @@ class _Fused(torch.autograd.Function):
         if torch.is_grad_enabled():  # the gradient's own gradient is wanted: the formula has one
             exact = torch.autograd.grad(simam_reference(x, ctx.e_lambda), x, grads, create_graph=True)
             return exact[0], None, None
-        layout = torch.contiguous_format if x.is_contiguous() else torch.channels_last
-        grad = grads[0].contiguous(memory_format=layout)
+        grad = grads[0].contiguous(memory_format=memory_format_of(x))
         return import_module(_FUSED[ctx.path]).simam_backward(grad, x, mean, scale), None, None
 
 

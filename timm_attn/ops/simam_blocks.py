@@ -23,6 +23,11 @@ def rows_of(x: Tensor) -> Tensor | None:
     return x if x.is_contiguous(memory_format=torch.channels_last) else None
 
 
+def memory_format_of(x: Tensor) -> torch.memory_format:
+    """Of a map that is contiguous or channels_last; contiguous where it is both."""
+    return torch.contiguous_format if x.is_contiguous() else torch.channels_last
+
+
 def computing_dtype(x: Tensor) -> torch.dtype:
     """float32 for half-precision maps, otherwise their own."""
     return torch.float32 if x.dtype in (torch.float16, torch.bfloat16) else x.dtype

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from triton.runtime import JITFunction
 
+from timm_attn.ops.simam_blocks import memory_format_of
 from timm_attn.ops.triton import DTYPES
 
 
@@ -36,11 +37,6 @@ def check_no_gradient(name: str, *tensors: Tensor | None) -> None:
     """Raises RuntimeError where autograd expects a gradient, which the operation has not."""
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
         raise RuntimeError(f'{name} has no gradient: call it under torch.no_grad() or torch.inference_mode().')
-
-
-def memory_format_of(x: Tensor) -> torch.memory_format:
-    """Of a map that is contiguous or channels_last; contiguous where it is both."""
-    return torch.contiguous_format if x.is_contiguous() else torch.channels_last
 
 
 def laid_out_as(x: Tensor, other: Tensor) -> Tensor:
