@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -309,6 +310,17 @@ def test_folders_that_cannot_be_trained_on(small: Path, tmp_path: Path) -> None:
     for file in (small / 'train' / '0_t-shirt').iterdir():
         file.unlink()
     refused('Found 0 images', small, output)
+
+
+def test_an_image_costs_the_same_in_a_large_set(small: Path) -> None:
+    images = open_split(short(), small, 'train')
+    images.reader.samples *= 10_000
+    images.unreadable = torch.zeros(len(images), dtype=torch.uint8)
+    tracemalloc.start()
+    images[0]
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert len(images) > 100_000 and peak < 500_000  # bytes
 
 
 @pytest.mark.parametrize('workers', [0, 1])

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ class Images(ImageDataset):
 
     def __getitem__(self, index: int) -> tuple[Any, int]:
         name: Any = self.filename
-        for place in (*range(index, len(self)), *range(index)):
+        for place in chain(range(index, len(self)), range(index)):
             file, label = self.reader[place]
             try:
                 with file:
