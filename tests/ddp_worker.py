@@ -34,9 +34,19 @@ def whole_run(folders: Path, out: Path) -> None:
         return made[0]
 
     runner._prepare = kept  # type: ignore[assignment]
-    runner.train(short(batch_size=10), 'cifar_resnet20_bam', folders, out / 'run', resume=True)
+    runner.train(
+        short(batch_size=10, model_ema=True, model_ema_decay=0.5),
+        'cifar_resnet20_bam',
+        folders,
+        out / 'run',
+        resume=True,
+    )
     engine = made[0][0]
-    torch.save(engine.model.state_dict(), out / f'whole_run{engine.processes.rank}.pt')
+    states = {
+        **engine.model.state_dict(),
+        **{f'ema.{k}': v for k, v in engine.task.get_checkpoint_state(ema=True)['state_dict_ema'].items()},
+    }
+    torch.save(states, out / f'whole_run{engine.processes.rank}.pt')
 
 
 if __name__ == '__main__':

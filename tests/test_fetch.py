@@ -230,7 +230,7 @@ def test_refused_and_offline(checkpoint: Checkpoint, monkeypatch: pytest.MonkeyP
     with pytest.raises(RuntimeError, match=r'could not be fetched from http://127.0.0.1:9/.*refused'):
         model()
     monkeypatch.setattr(constants, 'HF_HUB_OFFLINE', True)
-    with pytest.raises(RuntimeError, match=r'are not in .*store and HF_HUB_OFFLINE is set: unset it once, or set TIMM'):
+    with pytest.raises(RuntimeError, match=r'are missing at .*, and HF_HUB_OFFLINE is set: unset it once, or set TIMM'):
         model()
 
 

@@ -13,6 +13,7 @@ from test_data import ROOT
 
 from timm_attn.training import plots, runner
 from timm_attn.training.curves import curves
+from timm_attn.training.engine import NonFiniteLossError
 from timm_attn.training.results import Result, compare, load_results, save_result
 from timm_attn.training.statistics import Summary, summary, t_quantile, welch
 from timm_attn.training.sweep import sweep
@@ -106,6 +107,20 @@ def test_sweep(folders: Path, tmp_path: Path, monkeypatch: Any) -> None:
         search(folders, tmp_path, holdout=30)
 
 
+def test_a_run_that_diverges_does_not_stop_a_sweep(folders: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    pytest.importorskip('matplotlib')
+
+    def trained(recipe: Any, *args: Any, **kwargs: Any) -> Path:
+        if recipe.model_kwargs['attn_kwargs']['e_lambda'] == 0.1 or recipe.seed == 4:
+            raise NonFiniteLossError('The loss is nan.')
+        return runner.train(recipe, *args, **kwargs)
+
+    monkeypatch.setattr('timm_attn.training.sweep.train', trained)
+    rows = search(folders, tmp_path)
+    assert [(row['n'], row['diverged'], row['mean'] is None) for row in rows] == [(1, 1, False), (0, 2, True)]
+    assert (tmp_path / 'sweep.png').read_bytes()[:4] == b'\x89PNG'
+
+
 def test_sweep_refuses(folders: Path, tmp_path: Path, monkeypatch: Any) -> None:
     with pytest.raises(ValueError, match='different values and at least one repeat'):
         search(folders, tmp_path, values=['1', '1'])
@@ -135,6 +150,7 @@ def test_curves(tmp_path: Path, monkeypatch: Any) -> None:
         curves([tmp_path / 'ours', tmp_path / 'timm'], tmp_path / 'c.png', ['top1', 'loss'])
     assert drawn['ours']['val_top1'] == [35, 45] and drawn['ours']['train_top1'] == [30, 40]
     assert drawn['timm']['val_top1'] == [33, 44] and drawn['timm']['train_loss'] == [2, 1]
+    assert drawn['timm']['epoch'] == drawn['ours']['epoch'] == [1, 2]
     with pytest.raises(FileNotFoundError, match='There is no .*nothing/summary.csv'):
         curves([tmp_path / 'nothing'], tmp_path / 'c.png')
     (tmp_path / 'timm' / 'summary.csv').write_text('epoch,lr\n1,0.1\n')

@@ -22,11 +22,15 @@ import yaml
 from images import CONFIG, MODEL, group_norm_net, short, write_folders
 from safetensors.torch import load_file
 from test_data import ROOT
+from timm.data.scheduled_sampler import ScheduledTransformDataset
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
+from timm_attn.cli import main
 from timm_attn.data.fashion_mnist import BUNDLED, FashionMNIST
+from timm_attn.reports.nets import load_net
 from timm_attn.training import checkpoint, runner
-from timm_attn.training.data import Part, UnreadableImageError, open_split, unreadable
+from timm_attn.training.data import Part, UnreadableImageError, names_of, open_split, unreadable
 from timm_attn.training.engine import Engine, NonFiniteLossError
 from timm_attn.training.evaluate import confusion, top1, top1_on
 from timm_attn.training.loaders import eval_loader, take_batch, train_loader
@@ -237,6 +241,16 @@ def test_the_head_alone(folders: Path, tmp_path: Path) -> None:
     assert (tmp_path / 'out' / 'confusion.png').read_bytes()[:4] == b'\x89PNG'
 
 
+@pytest.mark.parametrize(
+    'name', ['cifar_resnet20_simam', 'mobilenetv2_eca', 'cifar_preresnet20_cbam', 'cifar_densenet100_12_bam']
+)
+def test_no_norm_of_a_frozen_body_trains(name: str) -> None:
+    loader = eval_loader(Part(FashionMNIST('train'), range(4)), {**CONFIG, 'input_size': (3, 28, 28)})
+    model = timm.create_model(name)
+    Engine(model, loader, short(), head_only=True)._train_mode()
+    assert model.training and not [n for n, m in model.named_modules() if isinstance(m, _BatchNorm) and m.training]
+
+
 def test_confusion() -> None:
     labels = torch.tensor([0, 1, 2, 2])
 
@@ -335,12 +349,100 @@ def test_unreadable_images(workers: int, small: Path, tmp_path: Path) -> None:
         train(recipe, MODEL, small, tmp_path / 'stopped')
     train(recipe, MODEL, small, tmp_path / 'skipped', skip_unreadable=True)
     assert rows(tmp_path / 'skipped')[0]['unreadable'] == '2'
-    images = open_split(recipe, small, 'train', skip_unreadable=True)
+    images = open_split(recipe, small, 'train', training=True, skip_unreadable=True)
     assert unreadable(images) == 0 and images[len(images) - 1][1] == 1
-    for file in small.glob('train/*/*'):
+    place = images.reader.samples.index((str(broken[0]), 1))
+    assert images[place][1] == 1 and unreadable(images) == 2  # both have another in their place
+    part = Part(images, [place, 0])
+    assert part[0][1] == 0 and unreadable(part) == 1  # one of the part
+    for file in small.glob('*/*/*'):
         file.write_text('broken')
     with pytest.raises(UnreadableImageError, match='Not one of the 20 files'):
-        open_split(recipe, small, 'train', skip_unreadable=True)[0]
+        open_split(recipe, small, 'train', training=True, skip_unreadable=True)[0]
+    with pytest.raises(ValueError, match='no images to evaluate'):
+        validate(MODEL, small, weights=tmp_path / 'skipped' / 'last.pth.tar', skip_unreadable=True)
+
+
+def test_unreadable_images_count_for_nothing_in_a_test(small: Path, tmp_path: Path) -> None:
+    """Another in its place would count twice, and may be of another class."""
+    weights = train(short(epochs=1), MODEL, small, tmp_path / 'out')
+    whole = validate(MODEL, small, weights=weights)
+    broken = sorted((small / 'validation' / '0_t-shirt').iterdir())
+    for file in broken:
+        file.write_text('broken')
+    found = validate(MODEL, small, weights=weights, skip_unreadable=True)
+    for file in broken:
+        file.unlink()
+    (small / 'validation' / '0_t-shirt' / 'readable.png').write_bytes(next(small.glob('train/0*/*')).read_bytes())
+    assert found['unreadable'] == len(broken) and found['images'] == 20 - len(broken)
+    right = validate(MODEL, small, weights=weights)  # with one more image
+    assert abs(right['top1'] * right['images'] - found['top1'] * found['images']) in (0, pytest.approx(100))
+    assert whole['images'] == 20 and whole['loss'] != found['loss']
+
+
+OPTIONS = dict(attn_kwargs=dict(e_lambda=0.1))
+
+
+@pytest.fixture(scope='module')
+def with_options(folders: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run whose options no tensor shows."""
+    output = tmp_path_factory.mktemp('runs') / 'options'
+    train(short(epochs=1, model_kwargs=OPTIONS, model_ema=True, model_ema_decay=0.5), MODEL, folders, output)
+    return output
+
+
+@pytest.mark.parametrize('recipe', [None, short()])
+@pytest.mark.parametrize('name', ['last.pth.tar', 'last.safetensors', 'theirs.pth.tar'])
+def test_a_file_says_what_its_model_is(
+    name: str, recipe: Recipe | None, folders: Path, with_options: Path, tmp_path: Path
+) -> None:
+    state = checkpoint.load(with_options / 'last.pth.tar')
+    state['args'] = argparse.Namespace(
+        model_kwargs=OPTIONS, **{k: vars(short())[k] for k in ('input_size', 'crop_pct')}
+    )
+    torch.save({k: state[k] for k in ('state_dict', 'args', 'arch')}, tmp_path / 'theirs.pth.tar')
+    file = (tmp_path if name.startswith('theirs') else with_options) / name
+    found = validate(MODEL, folders, weights=file, recipe=recipe, ema=False)
+    assert found['loss'] == pytest.approx(float(rows(with_options)[-1]['val_loss']), rel=1e-5)
+    assert load_net(MODEL, file).model.layer1[0].conv_attn.e_lambda == 0.1
+    assert load_net(MODEL, file).data_config['input_size'] == (3, 16, 16)
+    with pytest.raises(ValueError, match=r"trained with attn_kwargs \{'e_lambda': 0.1\}, but got \{'e_lambda': 0.2\}"):
+        validate(MODEL, folders, weights=file, recipe=short(model_kwargs=dict(attn_kwargs=dict(e_lambda=0.2))))
+
+
+def test_the_averaged_weights_are_measured(folders: Path, with_options: Path) -> None:
+    measured = [
+        validate(MODEL, folders, weights=with_options / name)['loss']
+        for name in ('last.pth.tar', 'last_ema.safetensors', 'last.safetensors')
+    ]
+    assert measured[0] == measured[1] != measured[2]
+
+
+def test_changes_of_a_checkpoint_s_recipe(folders: Path, finished: Path, capsys: Any) -> None:
+    common = ['validate', '--model', MODEL, '--data-dir', str(folders), '--checkpoint', str(finished / 'last.pth.tar')]
+    assert main([*common, '--set', 'crop_pct=0.5', '--set', 'hflip=0.0']) == 0
+    halved = capsys.readouterr().out
+    assert main(common) == 0 and capsys.readouterr().out != halved
+    assert main([*common, '--set', 'no_such=1']) == 1 and 'no_such' in capsys.readouterr().err
+    assert (
+        main([*common, '--set', 'crop_pct=[']) == 1 and "value in YAML, but got 'crop_pct=['" in capsys.readouterr().err
+    )
+    assert main([*common, '--set', 'device_modules=[no.such]']) == 1
+    assert "device module 'no.such' cannot be imported" in capsys.readouterr().err
+
+
+def test_tars_without_being_named(tmp_path: Path) -> None:
+    script = ROOT / 'scripts' / 'fashion_mnist_to_tar.py'
+    subprocess.run([sys.executable, script, BUNDLED, tmp_path], check=True, capture_output=True)
+    assert len(open_split(short(), tmp_path, 'train')) == len(open_split(short(), tmp_path, 'validation')) == 1000
+
+
+@pytest.mark.parametrize('wrap', [lambda d: Part(d, range(10, 20)), lambda d: ScheduledTransformDataset(d, [str])])
+def test_the_images_of_a_loss_have_names(wrap: Any, folders: Path) -> None:
+    images = open_split(short(), folders, 'train')
+    start = 10 if isinstance(wrap(images), Part) else 0
+    assert names_of(wrap(images), [2, 3]) == [str(images.filename(start + i, absolute=True)) for i in (2, 3)]
+    assert names_of(wrap(FashionMNIST('train')), [2, 3]) == [f'number {start + 2}', f'number {start + 3}']
 
 
 def test_validate_reads_checkpoints_of_train_py(folders: Path, finished: Path, tmp_path: Path) -> None:
@@ -362,14 +464,14 @@ def test_validate_refuses(small: Path, finished: Path, tmp_path: Path) -> None:
         validate(MODEL, small, weights=finished / 'last.safetensors')
     with pytest.raises(FileNotFoundError, match='no checkpoint .*gone'):
         validate(MODEL, small, weights=tmp_path / 'gone.safetensors')
-    with pytest.raises(ValueError, match="does not hold weights of 'cifar_resnet20_se'"):
+    with pytest.raises(ValueError, match="is a checkpoint of 'cifar_resnet20_simam', not of 'cifar_resnet20_se'"):
         validate('cifar_resnet20_se', small, weights=finished / 'last.safetensors')
 
 
 def test_what_is_held_out_is_not_trained_on(folders: Path) -> None:
     trained, held = runner.data.held_out(short(), folders, 30)
     assert len(trained) == 70 and len(held) == 30
-    files = [{part.filename(i) for i in range(len(part))} for part in (trained, held)]
+    files = [set(names_of(part, range(len(part)))) for part in (trained, held)]
     assert not files[0] & files[1] and len(files[0] | files[1]) == 100
     with pytest.raises(ValueError, match='100 images cannot be held out of 100'):
         runner.data.held_out(short(), folders, 100)

@@ -29,14 +29,14 @@ def predict(model_name: str, paths: Sequence[Path], top: int = 5) -> list[Predic
         ValueError: the model is unknown, or a file is not a readable image (then nothing is predicted).
         RuntimeError: the model has no checkpoint.
     """
-    images = [read_image(path) for path in paths]
     model = timm.create_model(require(model_name), pretrained=True).eval()
-    transform = create_transform(**resolve_model_data_config(model))
+    transform: Any = create_transform(**resolve_model_data_config(model))
+    inputs = [transform(read_image(path))[None] for path in paths]  # of photographs, much smaller than these
     cfg: Any = model.default_cfg
     labels = cfg.get('label_names') or [f'class {i}' for i in range(cfg['num_classes'])]
     predictions = []
-    for path, image in zip(paths, images, strict=True):
-        probabilities, classes = model(transform(image)[None])[0].softmax(dim=0).topk(min(top, len(labels)))
+    for path, image in zip(paths, inputs, strict=True):
+        probabilities, classes = model(image)[0].softmax(dim=0).topk(min(top, len(labels)))
         ranked = zip(classes.tolist(), probabilities.tolist(), strict=True)
         predictions.append(Prediction(path, [(labels[c], p) for c, p in ranked]))
     return predictions

@@ -31,7 +31,7 @@ def benchmark(
     Args:
         out: the figure, .png or .svg; the numbers lie beside it, and are written again after each case.
         numbers: their format: 'json', with the environment and the targets, or 'csv'.
-        quick: fewer cases and rounds: two minutes on 2 cores instead of a quarter of an hour.
+        quick: fewer cases and rounds: a minute on 2 cores instead of ten.
         only: a glob of the cases' names.
         threads: of torch on the CPU; by default one a core.
         compiled: also the nets under torch.compile.

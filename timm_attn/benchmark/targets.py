@@ -16,7 +16,7 @@ class Target:
 
     Args:
         what: the row's name in the printed table.
-        case, variant: of cases.CASES.
+        case, variant: as in cases.all_cases().
         limit: that the median must reach ('speed') or must not exceed ('saved_inputs').
         against: the variant that it is compared with; by default the case's reference.
         elsewhere: the variant that stands for the best there is elsewhere; '' where there is none.

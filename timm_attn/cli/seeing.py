@@ -32,7 +32,7 @@ def add_verbs(verbs: 'argparse._SubParsersAction[argparse.ArgumentParser]') -> N
     _add_files(verb)
 
     verb = verbs.add_parser('benchmark', help="our nets, timm's layers and the paper's formula beside the plain nets")
-    verb.add_argument('--quick', action='store_true', help='two minutes on 2 cores instead of a quarter of an hour')
+    verb.add_argument('--quick', action='store_true', help='a minute on 2 cores instead of ten')
     verb.add_argument('--compile', action='store_true', help='also under torch.compile; minutes more')
     verb.add_argument('--only', default='*', metavar='GLOB', help="cases by their names, such as 'cpu/op/*'")
     verb.add_argument('--threads', type=int, metavar='N', help="torch's on the CPU; default: one a core")

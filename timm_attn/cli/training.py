@@ -36,7 +36,8 @@ def add_verbs(verbs: 'argparse._SubParsersAction[argparse.ArgumentParser]') -> N
     verb = _on_images(verbs, 'validate', 'the accuracy of a model on a folder of images', _validate)
     verb.add_argument('--checkpoint', type=Path, help='.safetensors or .pth.tar; default: the pretrained weights')
     verb.add_argument('--split', help="default: the recipe's, or validation")
-    verb.add_argument('--workers', type=int, default=0)
+    verb.add_argument('--workers', type=int, help="default: the recipe's")
+    verb.add_argument('--no-ema', dest='ema', action='store_false', help='the plain weights where averaged ones exist')
 
 
 def _on_images(verbs: Any, name: str, what: str, run: Callable[[argparse.Namespace], None]) -> argparse.ArgumentParser:
@@ -44,7 +45,9 @@ def _on_images(verbs: Any, name: str, what: str, run: Callable[[argparse.Namespa
     verb: argparse.ArgumentParser = verbs.add_parser(name, help=what)
     config = "a recipe's name, or a YAML file in timm's vocabulary"
     verb.add_argument('--config', required=name != 'validate', help=config)
-    verb.add_argument('--set', nargs='+', default=[], metavar='KEY=VALUE', help='values of the recipe to change')
+    verb.add_argument(
+        '--set', nargs='+', action='extend', default=[], metavar='KEY=VALUE', help='values of the recipe to change'
+    )
     verb.add_argument('--model', required=True)
     verb.add_argument('--data-dir', type=Path, required=True)
     verb.add_argument('--device', help='such as cpu or cuda; default: a GPU if there is one')
@@ -69,10 +72,11 @@ def _validate(args: argparse.Namespace) -> None:
 
     metrics = validate(
         args.model, args.data_dir, weights=args.checkpoint, recipe=_recipe(args) if args.config else None,
-        split=args.split, workers=args.workers, device=args.device, skip_unreadable=args.unreadable == 'skip',
+        changes=_changes(args), split=args.split, workers=args.workers, device=args.device,
+        skip_unreadable=args.unreadable == 'skip', ema=args.ema,
     )  # fmt: skip
     if not int(os.environ.get('RANK', '0')):
-        print(', '.join(f'{name} {value:.6g}' for name, value in metrics.items()))
+        print(', '.join(f'{k} {v}' if isinstance(v, int) else f'{k} {v:.6g}' for k, v in metrics.items()))
 
 
 def _sweep(args: argparse.Namespace) -> None:
@@ -80,11 +84,13 @@ def _sweep(args: argparse.Namespace) -> None:
 
     rows = sweep(
         _recipe(args), args.model, args.data_dir, args.output, attn_kwarg=args.attn_kwarg, values=args.values,
-        repeats=args.repeats, holdout=args.holdout,
+        repeats=args.repeats, holdout=args.holdout, skip_unreadable=args.unreadable == 'skip',
     )  # fmt: skip
     for row in () if int(os.environ.get('RANK', '0')) else rows:
         spread = 'one run' if row['sd'] is None else f'sd {row["sd"]:.2f}, n = {row["n"]}'
-        print(f'{args.attn_kwarg} {row["value"]}: top-1 {row["mean"]:.2f} %, {spread}')
+        found = f'top-1 {row["mean"]:.2f} %, {spread}' if row['n'] else 'no run'
+        diverged = f', {row["diverged"]} diverged' if row['diverged'] else ''
+        print(f'{args.attn_kwarg} {row["value"]}: {found}{diverged}')
 
 
 def _curves(args: argparse.Namespace) -> None:
@@ -94,17 +100,25 @@ def _curves(args: argparse.Namespace) -> None:
 
 
 def _recipe(args: argparse.Namespace) -> 'Recipe':
-    import yaml
-
     from timm_attn.training.recipe import load_recipe
+
+    return load_recipe(args.config, _changes(args))
+
+
+def _changes(args: argparse.Namespace) -> dict[str, Any]:
+    """The values of the recipe that the command line changes."""
+    import yaml
 
     changes: dict[str, Any] = {}
     for change in args.set:
         key, equals, value = change.partition('=')
+        try:
+            changes[key] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            equals = ''
         if not equals:
-            raise ValueError(f'--set takes KEY=VALUE, but got {change!r}.')
-        changes[key] = yaml.safe_load(value)
+            raise ValueError(f'--set takes KEY=VALUE, the value in YAML, but got {change!r}.')
     for key in ('seed', 'device'):
         if getattr(args, key, None) is not None:
             changes[key] = getattr(args, key)
-    return load_recipe(args.config, changes)
+    return changes

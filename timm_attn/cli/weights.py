@@ -39,7 +39,9 @@ def add_verbs(verbs: 'argparse._SubParsersAction[argparse.ArgumentParser]') -> N
     verb.add_argument('--tag', required=True, help='such as simam_in1k')
     verb.add_argument('--license', default='apache-2.0', help='SPDX; default: %(default)s')
     verb.add_argument('--no-ema', dest='ema', action='store_false', help='the plain weights where averaged ones exist')
-    verb.add_argument('--attn-kwargs', nargs='+', type=_option, metavar='K=V', help='unless the file has them')
+    verb.add_argument(
+        '--attn-kwargs', nargs='+', action='extend', type=_option, metavar='K=V', help='unless the file has them'
+    )
     verb.add_argument('--recipe', default='', help='the recipe that trained it: a name or a YAML file')
     verb.add_argument('--dataset', help='what --top1 is on')
     verb.add_argument('--split', default='validation')

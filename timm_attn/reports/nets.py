@@ -1,6 +1,6 @@
 """A trained net by its name, ready to be looked at."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -8,13 +8,18 @@ from typing import Any
 import timm
 import torch
 from PIL import Image
-from timm.data import create_transform, resolve_model_data_config
+from timm.data import create_transform, resolve_data_config
 from torch import Tensor, nn
 
 from timm_attn import catalog, zoo
 from timm_attn.figures.canvas import Array
-from timm_attn.weights import convert_state_dict
-from timm_attn.weights.read import read_checkpoint
+from timm_attn.weights.trained import (
+    input_settings,
+    model_arguments,
+    read_training_file,
+    trained_model,
+    training_arguments,
+)
 
 
 @dataclass(frozen=True)
@@ -53,34 +58,32 @@ def load_net(name: str, checkpoint: Path | None = None, device: str = 'cpu', *, 
     """A net of the zoo or of timm.
 
     Args:
-        checkpoint: a file of its weights, of a training script or in any layout that `convert_state_dict` knows; by
-            default the pretrained ones.
+        checkpoint: a file of a training script, whose options and input count then, or of weights in any layout that
+            `convert_state_dict` knows; by default the pretrained ones.
         trained: False for the initial weights, where the values do not matter.
 
     Raises:
         ValueError: the name is unknown, or the file does not hold weights of that net.
         FileNotFoundError: there is no such file.
-        RuntimeError: there are no pretrained weights, the sizes of the file's attention layers are others, or there is
-            no such device.
+        RuntimeError: there are no pretrained weights, or there is no such device.
     """
     stem = name.partition('.')[0]
     if stem in zoo.names() or not timm.is_model(stem):
         catalog.require(name)
     on = _find_device(device)
+    settings: dict[str, Any] = {}
     if checkpoint is None:
         model = timm.create_model(name, pretrained=trained)
     else:
-        state_dict = convert_state_dict(_read(checkpoint), stem)
-        cfg: Any = timm.get_pretrained_cfg(stem)
-        head = f'{cfg.classifier}.weight'
-        options: dict[str, Any] = {'num_classes': len(state_dict[head])} if head in state_dict else {}
-        model = timm.create_model(stem, **options)
-        model.load_state_dict(state_dict)
-    cfg = model.default_cfg
+        content = read_training_file(checkpoint)
+        trained_with = training_arguments(content)
+        model = trained_model(content, stem, checkpoint, model_args=model_arguments(trained_with))
+        settings = input_settings(trained_with)
+    cfg: Any = model.default_cfg
     labels = list(cfg.get('label_names') or ())
     if checkpoint is not None or len(labels) != model.num_classes:  # whose classes are others
         labels = [f'class {i}' for i in range(int(model.num_classes))]  # type: ignore[arg-type]
-    return Net(name, model.to(on).eval(), resolve_model_data_config(model), labels, on)
+    return Net(name, model.to(on).eval(), resolve_data_config(settings, model=model), labels, on)
 
 
 def distinct(nets: Sequence[Net]) -> list[Net]:
@@ -103,12 +106,3 @@ def _find_device(device: str) -> torch.device:
             have = 'cpu' if accelerator is None else f'cpu, {accelerator.type}'
             raise RuntimeError(f'There is no device {device!r} here: choose from {have}.')
     return found
-
-
-def _read(path: Path) -> Mapping[str, Any]:
-    if not path.is_file():
-        raise FileNotFoundError(f'There is no checkpoint {path}.')
-    try:
-        return read_checkpoint(path)
-    except ValueError as error:
-        raise ValueError(f'{path} cannot be read as a checkpoint: {error}') from error

@@ -16,7 +16,7 @@ import torch
 
 from timm_attn.files import replacing
 from timm_attn.training.engine import Engine
-from timm_attn.weights.read import read_checkpoint
+from timm_attn.weights.trained import read_training_file
 
 
 def random_states(device: torch.device) -> dict[str, Any]:
@@ -112,12 +112,7 @@ def load(path: Path) -> dict[str, Any]:
         FileNotFoundError: it is not there.
         ValueError: it is not one.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f'There is no checkpoint {path}.')
-    try:
-        state = read_checkpoint(path)
-    except (OSError, ValueError) as error:
-        raise ValueError(f'{path} cannot be read as a checkpoint: {error}') from error
+    state = read_training_file(path)
     if 'state_dict' not in state:
         raise ValueError(f'{path} is not a checkpoint of a training: it has no state_dict.')
     return dict(state)

@@ -37,6 +37,8 @@ def _columns(path: Path, metrics: Sequence[str]) -> dict[str, list[float]]:
         columns = {_NAMES.get(name, name): [float(row[name]) for row in rows] for name in (rows[0] if rows else ())}
     except (TypeError, ValueError) as error:
         raise ValueError(f'{path} is damaged: {error}.') from error
+    if columns.get('epoch', [1])[0] == 0 and 'eval_loss' in rows[0]:  # train.py counts from 0
+        columns['epoch'] = [epoch + 1 for epoch in columns['epoch']]
     missing = [m for m in metrics if f'val_{m}' not in columns]
     if missing:
         raise ValueError(f'{path} has no {" and no ".join(missing)}, only {", ".join(columns) or "nothing"}.')

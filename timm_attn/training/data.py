@@ -1,8 +1,8 @@
 """The images of a recipe: opened by timm, checked before anything is trained on them."""
 
 import os
-from collections.abc import Sequence
-from itertools import chain
+from collections.abc import Iterable, Iterator, Sequence
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,10 @@ from PIL import Image
 from timm.data import ImageDataset, create_dataset
 from torch.utils.data import Dataset, IterableDataset
 
+from timm_attn.training.processes import ALONE, Processes
 from timm_attn.training.recipe import Recipe
 
+LEFT_OUT = -1  # the label of an image that counts for nothing
 _UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 
 
@@ -25,30 +27,48 @@ class UnreadableImageError(ValueError):
 
 
 class Images(ImageDataset):
-    """timm's folders and tars of images, where an unreadable file either stops the run or is skipped and counted."""
+    """timm's folders and tars of images, where an unreadable file stops the run, or is skipped and counted.
 
-    def __init__(self, opened: ImageDataset, skip_unreadable: bool) -> None:
+    In training the next readable image takes its place; in a test it is handed out with the label LEFT_OUT.
+    """
+
+    def __init__(self, opened: ImageDataset, skip_unreadable: bool, training: bool) -> None:
         super().__init__('', reader=opened.reader, input_img_mode=opened.input_img_mode)  # type: ignore[no-untyped-call]
-        self.skip_unreadable = skip_unreadable
+        self.skip_unreadable, self.training = skip_unreadable, training
         self.unreadable = torch.zeros(len(self), dtype=torch.uint8).share_memory_()  # the loader's workers write to it
 
     def __getitem__(self, index: int) -> tuple[Any, int]:
-        name: Any = self.filename
-        for place in chain(range(index, len(self)), range(index)):
-            file, label = self.reader[place]
-            try:
-                with file:
-                    image = Image.open(file).convert(self.input_img_mode)
-            except _UNREADABLE as error:
-                if not self.skip_unreadable:
-                    raise UnreadableImageError(
-                        f'{name(place, absolute=True)} cannot be read as an image ({error}); '
-                        f'remove it, or leave such files out with --unreadable skip.'
-                    ) from error
-                self.unreadable[place] = 1
-            else:
+        return self.first_readable(_from(index, range(len(self))))
+
+    def first_readable(self, places: Iterable[int]) -> tuple[Any, int]:
+        """The first of some images that can be read."""
+        for place in places:
+            image, label = self._read(place)
+            if image is None and not self.training:
+                image, label = Image.new(self.input_img_mode, (8, 8)), LEFT_OUT
+            if image is not None:
                 return (image if self.transform is None else self.transform(image)), label
         raise UnreadableImageError(f'Not one of the {len(self)} files can be read as an image.')
+
+    def _read(self, place: int) -> tuple[Image.Image | None, int]:
+        name: Any = self.filename
+        file, label = self.reader[place]
+        try:
+            with file:
+                return Image.open(file).convert(self.input_img_mode), label
+        except _UNREADABLE as error:
+            if not self.skip_unreadable:
+                raise UnreadableImageError(
+                    f'{name(place, absolute=True)} cannot be read as an image ({error}); '
+                    f'remove it, or leave such files out with --unreadable skip.'
+                ) from error
+        self.unreadable[place] = 1
+        return None, label
+
+
+def _from(start: int, places: Sequence[int]) -> Iterator[int]:
+    """All of them in turn, from one on; a list of them would be as long as the data set, for every image."""
+    return (places[(start + i) % len(places)] for i in range(len(places)))
 
 
 class Part(Dataset[Any]):
@@ -65,17 +85,17 @@ class Part(Dataset[Any]):
         return len(self.indices)
 
     def __getitem__(self, index: int) -> Any:
+        if isinstance(self.dataset, Images):
+            return self.dataset.first_readable(_from(index, self.indices))
         return self.dataset[self.indices[index]]
-
-    def filename(self, index: int, **kwargs: Any) -> Any:
-        """The file of an image, as timm's datasets name it."""
-        return self.dataset.filename(self.indices[index], **kwargs)
 
 
 def open_split(
     recipe: Recipe, data_dir: Path, split: str, *, training: bool = False, skip_unreadable: bool = False
 ) -> Any:
     """A split of a recipe's data: a folder or tar of class folders, or one of timm's torch/, hfds/, wds/ sets.
+
+    Where there is no folder SPLIT, it is the file SPLIT.tar.
 
     Raises:
         FileNotFoundError: there is no such folder.
@@ -84,6 +104,8 @@ def open_split(
     """
     if not recipe.dataset and not data_dir.exists():
         raise FileNotFoundError(f'There is no folder {data_dir} of images.')
+    if not recipe.dataset and not (data_dir / split).exists() and (data_dir / f'{split}.tar').is_file():
+        split = f'{split}.tar'
     open_dataset: Any = create_dataset  # typed more narrowly than it is
     opened = open_dataset(
         recipe.dataset,
@@ -99,7 +121,7 @@ def open_split(
         target_key=recipe.target_key,
         num_samples=recipe.train_num_samples if training else recipe.val_num_samples,
     )
-    dataset = Images(opened, skip_unreadable) if not recipe.dataset else opened
+    dataset = Images(opened, skip_unreadable, training) if not recipe.dataset else opened
     classes = class_names(dataset)
     if classes is not None and len(classes) < 2:
         raise ValueError(
@@ -139,7 +161,9 @@ def held_out(recipe: Recipe, data_dir: Path, count: int, *, skip_unreadable: boo
     Raises:
         ValueError: the split is streamed, or too small.
     """
-    trained, held = (open_split(recipe, data_dir, recipe.train_split, skip_unreadable=skip_unreadable) for _ in '12')
+    trained = open_split(recipe, data_dir, recipe.train_split, training=True, skip_unreadable=skip_unreadable)
+    held = copy(trained)  # what differs is its transform, and what takes the place of an unreadable image
+    held.training = False
     if isinstance(trained, IterableDataset):
         raise ValueError(f'{recipe.dataset!r} is streamed: no images can be held out of it.')
     if not 0 < count < len(trained):
@@ -159,8 +183,22 @@ def class_names(dataset: Any) -> list[str] | None:
     return None
 
 
-def unreadable(dataset: Any) -> int:
-    """How many unreadable images were skipped so far."""
-    if isinstance(dataset, Part):
-        return unreadable(dataset.dataset)
-    return int(dataset.unreadable.sum()) if isinstance(dataset, Images) else 0
+def names_of(dataset: Any, indices: Sequence[int]) -> list[str]:
+    """What some images of a set, of a part of one, or of one in timm's wrapper for sizes are called."""
+    while not isinstance(dataset, ImageDataset) and hasattr(dataset, 'dataset'):
+        if isinstance(dataset, Part):
+            indices = [dataset.indices[i] for i in indices]
+        dataset = dataset.dataset
+    if not hasattr(dataset, 'filename'):
+        return [f'number {i}' for i in indices]
+    return [str(dataset.filename(i, absolute=True)) for i in indices]
+
+
+def unreadable(dataset: Any, processes: Processes = ALONE) -> int:
+    """How many different images any of the processes has skipped so far; all must call this."""
+    while not isinstance(dataset, (Part, Images)) and hasattr(dataset, 'dataset'):
+        dataset = dataset.dataset
+    images, indices = (dataset.dataset, dataset.indices) if isinstance(dataset, Part) else (dataset, slice(None))
+    if not isinstance(images, Images) or not images.skip_unreadable:
+        return 0
+    return int((processes.total(images.unreadable[indices].int()) > 0).sum())

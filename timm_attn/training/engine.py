@@ -17,6 +17,7 @@ from timm.utils import NativeScaler, dispatch_clip_grad, distribute_bn
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from timm_attn.training.data import names_of
 from timm_attn.training.loaders import Loader, set_epoch, take_batch
 from timm_attn.training.processes import ALONE, Processes
 from timm_attn.training.recipe import Recipe
@@ -105,9 +106,10 @@ class Engine:
                 self.optimizer.zero_grad()
                 self.task.update_ema(step=update)
                 self.scheduler.step_update(num_updates=update)
-        if self.processes.count > 1:
-            distribute_bn(self.task.get_trainable_module(), self.processes.count, self.recipe.dist_bn == 'reduce')
         count = self.processes.count
+        if count > 1:
+            for ema in {False, self.task.has_ema()}:
+                distribute_bn(self.task.get_trainable_module(ema=ema), count, self.recipe.dist_bn == 'reduce')
         seen = evaluator.compute(distributed=count > 1)
         mean = sum(self.processes.gather(losses / len(self.loader))) / count
         seconds = round(time.perf_counter() - start, 1)
@@ -151,13 +153,7 @@ class Engine:
             module.eval()
 
     def _not_finite(self, value: float, number: int, step: int, batch: list[int] | None) -> str:
-        dataset = self.loader.dataset
-        if batch is None:
-            names = 'unknown, the data is streamed'
-        elif hasattr(dataset, 'filename'):
-            names = ', '.join(str(dataset.filename(i, absolute=True)) for i in batch)
-        else:
-            names = ', '.join(f'number {i}' for i in batch)
+        names = 'unknown, the data is streamed' if batch is None else ', '.join(names_of(self.loader.dataset, batch))
         return f'The loss is {value} at step {step + 1} of epoch {number}. The images of the batch: {names}.'
 
 
@@ -168,4 +164,4 @@ def _freeze_body(model: Any) -> list[nn.Module]:
     for parameter in model.parameters():
         parameter.requires_grad_(id(parameter) in trained)
     kept = {id(m) for m in classifier.modules()}
-    return [m for m in model.modules() if id(m) not in kept and not any(True for _ in m.children())]
+    return [m for m in model.modules() if not any(id(inner) in kept for inner in m.modules())]

@@ -9,6 +9,7 @@ from timm.data import resolve_model_data_config
 from timm.task import ClassificationEvaluator, evaluation_sample_limit
 from torch import Tensor, nn
 
+from timm_attn.training.data import LEFT_OUT
 from timm_attn.training.loaders import eval_loader
 from timm_attn.training.processes import ALONE, Processes
 
@@ -22,9 +23,12 @@ def evaluate(
     channels_last: bool = False,
 ) -> dict[str, float]:
     """Mean cross-entropy, top-1 and top-5 in % over all processes; the model is left in evaluation mode."""
-    evaluator = ClassificationEvaluator(processes.device, max_samples=evaluation_sample_limit(loader))
+    evaluator, seen = ClassificationEvaluator(processes.device), 0
     for output, labels in _outputs(model, loader, autocast, channels_last):
         evaluator.update(output, labels)
+        seen += len(labels)
+    if not sum(processes.gather(seen)):
+        raise ValueError('There are no images to evaluate.')
     metrics = evaluator.compute(distributed=processes.count > 1)
     return {name: metrics[name] for name in ('loss', 'top1', 'top5')}
 
@@ -32,26 +36,30 @@ def evaluate(
 @torch.inference_mode()
 def confusion(model: nn.Module, loader: Any, classes: int, processes: Processes = ALONE) -> Tensor:
     """How many images of each class (row) were taken for each class (column), over all processes."""
-    counts, seen = torch.zeros(classes * classes, dtype=torch.int64), 0
-    limit = evaluation_sample_limit(loader)
+    counts = torch.zeros(classes * classes, dtype=torch.int64)
     for output, labels in _outputs(model, loader, nullcontext, False):
-        kept = len(labels) if limit is None else max(0, limit - seen)  # the rest repeats images of another process
-        pairs = labels[:kept] * classes + output[:kept].argmax(dim=1)
+        pairs = labels * classes + output.argmax(dim=1)
         counts += torch.bincount(pairs.cpu(), minlength=len(counts))
-        seen += len(labels)
     return processes.total(counts).cpu().view(classes, classes)
 
 
 def _outputs(
     model: nn.Module, loader: Any, autocast: Callable[[], Any], channels_last: bool
 ) -> Iterator[tuple[Tensor, Tensor]]:
+    """The outputs of each batch and its labels, without what does not count."""
     model.eval()
+    seen, limit = 0, evaluation_sample_limit(loader)
     for images, labels in loader:
         if channels_last:
             images = images.contiguous(memory_format=torch.channels_last)
         with autocast():
             output = model(images)
-        yield output, labels
+        kept = labels != LEFT_OUT
+        if limit is not None and seen + len(labels) > limit:  # the rest repeats images of another process
+            kept[max(0, limit - seen) :] = False
+        seen += len(labels)
+        if kept.any():
+            yield output[kept], labels[kept]
 
 
 @torch.inference_mode()

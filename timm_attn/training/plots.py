@@ -24,15 +24,19 @@ def pyplot() -> Any:
 
 
 def draw_sweep(path: Path, name: str, values: Sequence[str], top1: Sequence[Sequence[float]], title: str) -> None:
-    """Mean and standard deviation of the runs of each value, as in the SimAM paper's Figure 4, and each run."""
+    """Mean and standard deviation of the runs of each value, as in the SimAM paper's Figure 4, and each run.
+
+    A value without runs, because they diverged, has its place on the axis only.
+    """
     plt = pyplot()
     figure, axes = plt.subplots(figsize=(6, 4))
-    summaries = [summary(runs) for runs in top1]
-    places = range(len(values))
-    axes.errorbar(places, [s.mean for s in summaries], [s.sd or 0 for s in summaries], marker='o', capsize=4)
-    for place, runs in zip(places, top1, strict=True):
+    found = {place: summary(runs) for place, runs in enumerate(top1) if runs}
+    axes.errorbar(
+        list(found), [s.mean for s in found.values()], [s.sd or 0 for s in found.values()], marker='o', capsize=4
+    )
+    for place, runs in enumerate(top1):
         axes.plot([place] * len(runs), runs, '.', color='grey', markersize=4)
-    axes.set_xticks(list(places), values)
+    axes.set_xticks(range(len(values)), values)
     axes.set(xlabel=name, ylabel='top-1 % on held-out training images', title=title)
     _save(figure, path)
 

@@ -1,5 +1,6 @@
 """The processes of one training: one, or those that torchrun started, each with its device."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -38,6 +39,18 @@ class Processes:
             values = values.to(self.device)
             dist.all_reduce(values)
         return values
+
+    @contextmanager
+    def one_first(self) -> Iterator[None]:
+        """A block that the first process of each node ends before the others begin it."""
+        first = os.environ.get('LOCAL_RANK', '0') == '0'
+        if not first:
+            self.gather(None)
+        try:
+            yield
+        finally:
+            if first:
+                self.gather(None)
 
 
 ALONE = Processes()

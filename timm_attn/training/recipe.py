@@ -1,6 +1,7 @@
 """A recipe: a YAML file in the vocabulary of timm's train.py."""
 
 import fnmatch
+import importlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -152,6 +153,19 @@ def recipe_of(values: Mapping[str, Any], source: str) -> Recipe:
         if key in _AT_LEAST_ONE and value is not None and value < 1:
             raise ValueError(f'{source} has {key}: {value}, but it must be at least 1.')
     return Recipe(**values)
+
+
+def import_modules(recipe: Recipe) -> None:
+    """Imports the recipe's device_modules.
+
+    Raises:
+        ValueError: one cannot be imported.
+    """
+    for module in recipe.device_modules:
+        try:
+            importlib.import_module(module)
+        except ImportError as error:
+            raise ValueError(f'The device module {module!r} cannot be imported: {error}.') from error
 
 
 def recipe_for(model_name: str) -> str:

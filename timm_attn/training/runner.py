@@ -1,7 +1,8 @@
 """A recipe from the first image to the last epoch's weights."""
 
-import importlib
+import json
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from timm.data import resolve_data_config
 from timm.utils import random_seed
 from torch import Tensor, nn
 
+from timm_attn.files import replacing
 from timm_attn.training import checkpoint, data
 from timm_attn.training.confusion_picture import confusion_picture
 from timm_attn.training.engine import Engine, NonFiniteLossError
@@ -21,7 +23,7 @@ from timm_attn.training.interrupt import noticing_ctrl_c
 from timm_attn.training.loaders import Loader, eval_loader, train_loader
 from timm_attn.training.logs import open_tensorboard, write_csv
 from timm_attn.training.processes import Processes, joined
-from timm_attn.training.recipe import Recipe
+from timm_attn.training.recipe import Recipe, import_modules
 
 LAST = 'last.pth.tar'  # timm's name
 
@@ -56,8 +58,7 @@ def train(
         ValueError: the recipe, the data and the checkpoint do not fit together, or an image cannot be read.
         RuntimeError: a loss is not finite, there is no space, or it was interrupted; last.pth.tar is kept.
     """
-    for module in recipe.device_modules:
-        importlib.import_module(module)
+    import_modules(recipe)
     if (output / LAST).exists() and not resume:
         raise ValueError(f'{output} already has a run: go on with --resume, or choose another --output.')
     with joined(recipe.device) as processes:
@@ -72,7 +73,8 @@ def train(
         if confusion_matrix:
             counts = confusion(engine.model, tests, len(classes), processes)
             if processes.primary:
-                confusion_picture(counts.numpy(), classes).save(output / 'confusion.png')
+                with replacing(output / 'confusion.png') as file:
+                    confusion_picture(counts.numpy(), classes).save(file, 'PNG')
     return output / 'last.safetensors'
 
 
@@ -86,11 +88,12 @@ def _prepare(
     skip_unreadable: bool,
 ) -> tuple[Engine, Loader, list[str]]:
     """What trains the model, the batches that test it, and the names of the classes."""
-    trained_on, tested_on = (
-        data.held_out(recipe, data_dir, holdout, skip_unreadable=skip_unreadable)
-        if holdout
-        else data.open_both(recipe, data_dir, skip_unreadable=skip_unreadable)
-    )
+    with processes.one_first() if recipe.dataset_download else nullcontext():  # it alone downloads
+        trained_on, tested_on = (
+            data.held_out(recipe, data_dir, holdout, skip_unreadable=skip_unreadable)
+            if holdout
+            else data.open_both(recipe, data_dir, skip_unreadable=skip_unreadable)
+        )
     classes = data.class_names(trained_on)
     model: Any = build(model_name, recipe, classes)
     model.to(device=processes.device)
@@ -159,7 +162,7 @@ def _run(
             checkpoint.save(last, state)
 
     if primary:
-        (output / 'recipe.yaml').write_text(yaml.safe_dump(vars(engine.recipe)))
+        checkpoint.write_whole(output / 'recipe.yaml', yaml.safe_dump(vars(engine.recipe)).encode())
         if rows:  # a kill may have come between the checkpoint and the table
             write_csv(output / 'summary.csv', rows)
     try:
@@ -176,7 +179,7 @@ def _run(
     except KeyboardInterrupt:
         raise RuntimeError(f'Interrupted. {_kept(last, rows)}; --resume goes on from there.') from None
     if primary:
-        _write_weights(output, engine)
+        _write_weights(output, engine, model_name)
     engine.processes.gather(None)  # until all is written
 
 
@@ -194,13 +197,11 @@ def _tested(engine: Engine, tests: Loader) -> dict[str, float]:
 
 
 def _skipped(engine: Engine, tests: Loader) -> dict[str, int]:
-    counts = [data.unreadable(getattr(loader.dataset, 'dataset', loader.dataset)) for loader in (engine.loader, tests)]
-    total = max(engine.processes.gather(sum(counts)))
-    return dict(unreadable=total)
+    return dict(unreadable=sum(data.unreadable(loader.dataset, engine.processes) for loader in (engine.loader, tests)))
 
 
 def _report(output: Path, rows: list[dict[str, Any]], writer: Any) -> None:
-    print(', '.join(f'{k} {v:.4g}' for k, v in rows[-1].items()), flush=True)
+    print(', '.join(f'{k} {_short(k, v)}' for k, v in rows[-1].items()), flush=True)
     write_csv(output / 'summary.csv', rows)
     if writer is not None:
         for name, value in rows[-1].items():
@@ -208,15 +209,20 @@ def _report(output: Path, rows: list[dict[str, Any]], writer: Any) -> None:
         writer.flush()
 
 
+def _short(name: str, value: float) -> str:
+    return str(value) if name == 'seconds' or isinstance(value, int) else f'{value:.4g}'
+
+
 def _kept(last: Path, rows: list[dict[str, Any]]) -> str:
     return f'{last} has the run up to the end of epoch {rows[-1]["epoch"]}' if rows else f'{last} has its beginning'
 
 
-def _write_weights(output: Path, engine: Engine) -> None:
+def _write_weights(output: Path, engine: Engine, model_name: str) -> None:
     states: dict[str, Mapping[str, Tensor]] = {
         **engine.task.get_checkpoint_state(),
         **engine.task.get_checkpoint_state(ema=True),
     }
+    metadata = dict(format='pt', arch=model_name, recipe=json.dumps(vars(engine.recipe)))
     for key, state in states.items():
         name = 'last.safetensors' if key == 'state_dict' else 'last_ema.safetensors'
-        checkpoint.write_whole(output / name, save({k: v.cpu().contiguous() for k, v in state.items()}))
+        checkpoint.write_whole(output / name, save({k: v.cpu().contiguous() for k, v in state.items()}, metadata))

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from timm_attn.training import checkpoint, plots
+from timm_attn.training.engine import NonFiniteLossError
 from timm_attn.training.processes import joined
 from timm_attn.training.recipe import Recipe
 from timm_attn.training.runner import LAST, train
@@ -25,6 +26,7 @@ def sweep(
     values: Sequence[str],
     repeats: int = 5,
     holdout: int = 5000,
+    skip_unreadable: bool = False,
 ) -> list[dict[str, Any]]:
     """Trains each value with the recipe's seed and the following ones, validates on held-out training images only.
 
@@ -35,7 +37,8 @@ def sweep(
         holdout: how many training images are kept for the validation (the SimAM paper: 5,000 of 50,000).
 
     Returns:
-        A row a value: the value, the top-1 of each run in %, their number, mean and standard deviation.
+        A row a value: the value, the top-1 of each run in %, their number, mean and standard deviation, and how many
+        runs diverged, which the others do not wait for; a value whose runs all did has no mean.
 
     Raises:
         ValueError: there is nothing to repeat, or the recipe, the model and the data do not fit together.
@@ -44,11 +47,27 @@ def sweep(
     if repeats < 1 or not values or len(set(values)) < len(values):
         raise ValueError(f'A sweep needs different values and at least one repeat, but got {list(values)} x {repeats}.')
     plots.pyplot()  # rather now than after days of training
+
+    def top1_of(value: str, seed: int) -> float:
+        options = {**recipe.model_kwargs.get('attn_kwargs', {}), attn_kwarg: _number(value)}
+        one = replace(recipe, seed=seed, model_kwargs={**recipe.model_kwargs, 'attn_kwargs': options})
+        run = output / f'{attn_kwarg}={value}' / f'seed{seed}'
+        train(one, model_name, data_dir, run, resume=True, holdout=holdout, skip_unreadable=skip_unreadable)
+        top1: float = checkpoint.load(run / LAST)['rows'][-1]['top1']
+        return top1
+
+    table = []
     with joined(recipe.device) as processes:
-        table = [
-            _row(value, _runs(recipe, model_name, data_dir, output, attn_kwarg, value, repeats, holdout))
-            for value in values
-        ]
+        for value in values:
+            top1 = []
+            for seed in range(recipe.seed, recipe.seed + repeats):
+                try:
+                    top1.append(top1_of(value, seed))
+                except NonFiniteLossError as error:
+                    if processes.count > 1:  # the others do not know of it
+                        raise
+                    print(error)
+            table.append(_row(value, top1, repeats))
     if processes.primary:
         content = dict(model=model_name, attn_kwarg=attn_kwarg, holdout=holdout, recipe=vars(recipe), rows=table)
         checkpoint.write_whole(output / 'sweep.json', (json.dumps(content, indent=2) + '\n').encode())
@@ -57,30 +76,9 @@ def sweep(
     return table
 
 
-def _runs(
-    recipe: Recipe,
-    model_name: str,
-    data_dir: Path,
-    output: Path,
-    attn_kwarg: str,
-    value: str,
-    repeats: int,
-    holdout: int,
-) -> list[float]:
-    """The top-1 of a value's runs, each with its seed."""
-    options = {**recipe.model_kwargs.get('attn_kwargs', {}), attn_kwarg: _number(value)}
-    model_kwargs = {**recipe.model_kwargs, 'attn_kwargs': options}
-    top1 = []
-    for seed in range(recipe.seed, recipe.seed + repeats):
-        run = output / f'{attn_kwarg}={value}' / f'seed{seed}'
-        one = replace(recipe, seed=seed, model_kwargs=model_kwargs)
-        train(one, model_name, data_dir, run, resume=True, holdout=holdout)
-        top1.append(checkpoint.load(run / LAST)['rows'][-1]['top1'])
-    return top1
-
-
-def _row(value: str, top1: list[float]) -> dict[str, Any]:
-    return {'value': value, 'top1': top1, **asdict(summary(top1))}
+def _row(value: str, top1: list[float], repeats: int) -> dict[str, Any]:
+    found = asdict(summary(top1)) if top1 else dict(n=0, mean=None, sd=None)
+    return {'value': value, 'top1': top1, **found, 'diverged': repeats - len(top1)}
 
 
 def _number(value: str) -> Any:

@@ -33,8 +33,8 @@ _MEANINGS: Mapping[str | int, str] = {
 }
 
 
-def fetch_published(checkpoint: Checkpoint, target: Path) -> None:
-    """Downloads a published checkpoint's pinned file to `target`.
+def fetch_published(checkpoint: Checkpoint, target: Path, why: str) -> None:
+    """Downloads a published checkpoint's pinned file to `target`; why that is needed is for the message.
 
     Raises:
         RuntimeError: offline, no answer, an HTTP error, or bytes that are not the published ones.
@@ -45,8 +45,8 @@ def fetch_published(checkpoint: Checkpoint, target: Path) -> None:
     url = f'{constants.ENDPOINT}/{hub["id"]}/resolve/{hub["revision"]}/{hub["filename"]}'
     if constants.HF_HUB_OFFLINE:
         raise RuntimeError(
-            f'The weights of {checkpoint.full_name} are not in {target.parent} and HF_HUB_OFFLINE is set: unset it '
-            f'once, or set TIMM_ATTN_HOME to a folder that has {target.name}.'
+            f'The weights of {checkpoint.full_name} {why}, and HF_HUB_OFFLINE is set: unset it once, or set '
+            f'TIMM_ATTN_HOME to a folder that has {target.name}.'
         )
     download(url, target, checkpoint.full_name, size=checkpoint.size, sha256=checkpoint.sha256, token=get_token())
 

@@ -1,6 +1,5 @@
 """From a training script's checkpoint to a repository of the Hugging Face Hub, and the manifest's record of it."""
 
-import argparse
 import datetime
 import inspect
 import json
@@ -17,19 +16,17 @@ from huggingface_hub import HfApi
 from timm.models import is_model_in_modules, save_for_hf
 
 from timm_attn.attach import attention_layers
-from timm_attn.weights.convert import convert_state_dict
 from timm_attn.weights.manifest import HUB_PATTERNS, LICENSE, PATTERNS, Checkpoint
-from timm_attn.weights.read import read_checkpoint
 from timm_attn.weights.store import file_digest
+from timm_attn.weights.trained import (
+    input_settings,
+    model_arguments,
+    read_training_file,
+    trained_model,
+    training_arguments,
+)
 
 FILENAME = 'model.safetensors'
-_EMA = ('state_dict_ema', 'model_ema')
-# What the arguments of timm's train.py, or a recipe, say of the input.
-_INPUT = ('input_size', 'img_size', 'in_chans', 'mean', 'std', 'interpolation', 'crop_pct')
-# What they say of the model, by the names of ours; the rest is in model_kwargs.
-_MODEL = {'gp': 'global_pool', 'bn_eps': 'bn_eps'}
-_SHAPES = ('num_classes', 'in_chans')  # the tensors' shapes say them
-_ONLY_TRAINING = ('drop_rate', 'drop_path_rate', 'drop_block_rate')
 
 
 def prepare(
@@ -78,16 +75,12 @@ def prepare(
             raise ValueError(f'A metric names its dataset, and is in percent, but got {dict(row)}.')
     if folder.exists() and any(folder.iterdir()):
         raise FileExistsError(f'{folder} is not empty: name a new folder.')
-    content = read_checkpoint(file)
-    arch = str(content.get('arch', name)).partition('.')[0]
-    if arch != name and timm.is_model(arch):  # else it is a hub's name, or that of a class
-        raise ValueError(f'{file} is a checkpoint of {arch!r}, not of {name!r}.')
-    trained_with = _training_arguments(content)
-    model_args = _model_args(trained_with, settings or {}, {'attn_kwargs': attn_kwargs})
+    content = read_training_file(file)
+    trained_with = training_arguments(content)
+    model_args = model_arguments(trained_with, settings or {}, {'model_kwargs': {'attn_kwargs': attn_kwargs}})
     overlay = {'tag': tag, 'license': license, 'label_names': None}  # not those of the model's own default checkpoint
-    model = _model(content, name, ema, model_args, overlay)
-    values = {**trained_with, **{key: value for key, value in (settings or {}).items() if value}}
-    data_config = {key: values[key] for key in _INPUT if values.get(key)}
+    model = trained_model(content, name, file, ema=ema, model_args=model_args, overlay=overlay)
+    data_config = input_settings(settings or {}, trained_with)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f'.{folder.name}.', dir=folder.parent) as scratch:
         whole = Path(scratch, folder.name)
@@ -141,50 +134,6 @@ def push(record: Checkpoint, folder: Path, repo: str, private: bool = False) -> 
 def manifest_row(record: Checkpoint) -> dict[str, Any]:
     """The record as a row of weights_manifest.json, without what it has none of."""
     return {key: value for key, value in asdict(record).items() if value or key in ('license', 'metrics')}
-
-
-def _training_arguments(content: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments that timm's train.py keeps in its checkpoints, or the recipe that our runner keeps."""
-    args = content.get('args')
-    values = vars(args) if isinstance(args, argparse.Namespace) else content.get('recipe') or {}
-    return {k: v for k, v in values.items() if v is not None}
-
-
-def _model_args(trained_with: Mapping[str, Any], recipe: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """What the file, the recipe and the caller say of the model, where the tensors' shapes do not."""
-    model_args: dict[str, Any] = {}
-    for says in (trained_with, recipe, {'model_kwargs': given}):
-        named = {ours: says.get(theirs) for theirs, ours in _MODEL.items()}
-        for key, value in {**named, **(says.get('model_kwargs') or {})}.items():
-            if key in _SHAPES or key in _ONLY_TRAINING or value in (None, {}):
-                continue
-            if model_args.setdefault(key, value) != value:
-                raise ValueError(f'The checkpoint was trained with {key} {model_args[key]}, but got {value}.')
-    return model_args
-
-
-def _model(
-    content: Mapping[str, Any], name: str, ema: bool, model_args: Mapping[str, Any], overlay: Mapping[str, Any]
-) -> Any:
-    """The model with the checkpoint's weights, classes and channels."""
-    averaged = next((content[key] for key in _EMA if key in content), None) if ema else None
-    plain = {key: value for key, value in content.items() if key not in _EMA}
-    state_dict = convert_state_dict(plain if averaged is None else averaged, name)
-    cfg = timm.get_pretrained_cfg(name)
-    assert cfg is not None
-    try:
-        model: Any = timm.create_model(
-            name,
-            num_classes=len(state_dict[f'{cfg.classifier}.weight']),
-            in_chans=state_dict[f'{cfg.first_conv}.weight'].shape[1],
-            pretrained_cfg_overlay=dict(overlay),
-            **model_args,
-        )
-        model.load_state_dict(state_dict, strict=True)
-    except (RuntimeError, TypeError) as error:
-        why = ' '.join(str(error).split())
-        raise ValueError(f'The checkpoint does not fit {name} with {dict(model_args)}: {why}') from error
-    return model
 
 
 def _card(record: Checkpoint, model: Any, repo: str) -> str:

@@ -1,6 +1,7 @@
 """Opens checkpoint files of unknown origin: tensors come out, code is not run, bombs do not go off."""
 
 import argparse
+import json
 import pickle
 import re
 import shutil
@@ -14,7 +15,7 @@ from typing import Any
 
 import safetensors.torch
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 
 
 class _Dropped:
@@ -37,7 +38,10 @@ _HARMLESS: list[Any] = [
 
 
 def read_checkpoint(path: Path) -> Mapping[str, Any]:
-    """The dict in a .safetensors file or a file of torch.save.
+    """The dict in a file of torch.save, or the tensors of a .safetensors file.
+
+    A .safetensors file whose metadata says what trained it, as our runner's do, gives a checkpoint: `state_dict`,
+    `arch` and `recipe`.
 
     Raises:
         ValueError: it is neither, or holds more than tensors and plain values.
@@ -109,9 +113,17 @@ def _refuse_packed_members(path: Path) -> None:
 
 def _read_safetensors(path: Path) -> Mapping[str, Any]:
     try:
-        return safetensors.torch.load_file(path)
+        tensors = safetensors.torch.load_file(path)
+        with safe_open(path, framework='pt') as file:
+            metadata = file.metadata() or {}
     except SafetensorError as error:
         raise ValueError(f'{path} is no safetensors file: {error}.') from error
+    if 'recipe' not in metadata:
+        return tensors
+    try:
+        return dict(state_dict=tensors, arch=metadata['arch'], recipe=json.loads(metadata['recipe']))
+    except (json.JSONDecodeError, KeyError) as error:
+        raise ValueError(f'{path} has metadata that this runner did not write: {error}.') from error
 
 
 def _read_pickle(path: Path) -> Mapping[str, Any]:

@@ -29,7 +29,7 @@ def verified_path(checkpoint: Checkpoint, folder: str | Path | None = None) -> P
         raise RuntimeError(_how_to_import(checkpoint))
     found = damage(checkpoint, folder)
     if found and checkpoint.kind == 'published':
-        fetch_published(checkpoint, path)  # looks at the bytes while they arrive
+        fetch_published(checkpoint, path, found)  # looks at the bytes while they arrive
     elif found:
         remedy = _REMEDIES[checkpoint.kind].format(checkpoint.full_name)
         raise RuntimeError(f'The weights of {checkpoint.full_name} {found}: {remedy}.')
