@@ -105,23 +105,23 @@ def one_pixel_images(model: Model) -> Tensor:
 
 @every_model
 def test_export(model_name: str) -> None:
-    """torch.export at a fixed size, built as timm's ONNX export builds it."""
+    """torch.export at a fixed size, built as timm's ONNX export builds it; in float64, as what follows."""
     with set_exportable(True):
-        model = build(model_name)
-    x = images(model)
-    assert_close(torch.export.export(model, (x,)).module()(x), model(x), rtol=1e-4, atol=1e-4)
+        model = build(model_name).double()
+    x = images(model).double()
+    assert_close(torch.export.export(model, (x,)).module()(x), model(x), rtol=1e-6, atol=1e-9)
 
 
 @every_model
 def test_export_dynamic(model_name: str) -> None:
     """One exported program for every batch size, height and width."""
-    model = build(model_name)
-    x = images(model)
+    model = build(model_name).double()
+    x = images(model).double()
     sizes = dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC)
     program = torch.export.export(model, (x,), dynamic_shapes=(sizes,)).module()
     for batch, higher, wider in ((3, 32, 64), (5, 64, 0)):
-        other = torch.randn(batch, x.shape[1], x.shape[2] + higher, x.shape[3] + wider)
-        assert_close(program(other), model(other), rtol=1e-4, atol=1e-4)
+        other = torch.randn(batch, x.shape[1], x.shape[2] + higher, x.shape[3] + wider, dtype=x.dtype)
+        assert_close(program(other), model(other), rtol=1e-6, atol=1e-9)
 
 
 @every_model
@@ -140,12 +140,12 @@ def test_compile(model_name: str) -> None:
 @pytest.mark.parametrize('convert', [torch.jit.trace, lambda m, x: torch.jit.script(m)], ids=['trace', 'script'])
 def test_torchscript_saved(model_name: str, convert: Callable[[Model, Tensor], Model]) -> None:
     """Traced and scripted models compute the same after saving and loading."""
-    model = build(model_name, scriptable=True)
-    x = images(model)
+    model = build(model_name, scriptable=True).double()
+    x = images(model).double()
     file = io.BytesIO()
     torch.jit.save(convert(model, x), file)
     file.seek(0)
-    assert_close(torch.jit.load(file)(x), model(x), rtol=1e-4, atol=1e-4)
+    assert_close(torch.jit.load(file)(x), model(x), rtol=1e-6, atol=1e-9)
 
 
 @every_model
