@@ -9,7 +9,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from timm_attn import ATTENTION, analysis
+from timm_attn import ATTENTION, analysis, fuse
 from timm_attn.analysis.hooks import find_layers, hooked, observed, record
 from timm_attn.attach import attention_layers
 from timm_attn.attention import GC
@@ -116,6 +116,7 @@ def test_hooks_are_gone_after_an_exception() -> None:
         (lambda m: torch.compile(m), 'compiled'),
         (lambda m: setattr(m, 'layer1', torch.compile(m.layer1)) or m, 'compiled'),
         (lambda m: m.compile() or m, 'compiled'),
+        (fuse, 'fused'),
     ],
 )
 def test_a_scripted_or_compiled_net_is_refused(make: Callable[[nn.Module], nn.Module], what: str) -> None:
@@ -303,6 +304,9 @@ def test_simam_saves_what_its_formula_keeps() -> None:
 def test_cost_of_any_net() -> None:
     model = timm.create_model('regnetx_002')
     images = torch.randn(1, 3, 64, 64)
+    alone, _ = analysis.cost_report(model, images, ['s1.b1'], repeats=1)
+    outer, *_ = analysis.cost_report(model, images, ['s1.b1', 's1.b1.conv1'], repeats=1)
+    assert (outer.path, outer.macs, outer.moved_bytes) == ('s1.b1', alone.macs, alone.moved_bytes)
     assert [c.path for c in analysis.cost_report(model, images, repeats=1)] == [
         'stem',
         's1',

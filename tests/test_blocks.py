@@ -82,6 +82,27 @@ def test_step_by_step(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(seen) == 8
 
 
+@pytest.mark.parametrize(
+    ('name', 'layer'),
+    [
+        ('mobilenetv2_se', 'blocks.1.1.bn3.act'),
+        ('resnet18_gc', 'layer1.0.se.conv_mask'),
+        ('cifar_preresnet20_se', 'layer1.0.conv_attn'),
+    ],
+)
+def test_what_a_hook_has_seen_stays(name: str, layer: str) -> None:
+    """Also inside a norm or an attention, and behind the attention that makes a block's last map."""
+    model = build(name)
+    if layer.endswith('conv_attn'):
+        attach(model, 'simam')
+    kept: list[tuple[Tensor, Tensor]] = []
+    for watched in (model, model.get_submodule(layer)):
+        watched.register_forward_hook(lambda m, inputs, y: kept.extend((t, t.clone()) for t in (inputs[0], y)))
+    with torch.no_grad():
+        model(images(model))
+    assert len(kept) == 4 and all(torch.equal(now, then) for now, then in kept)
+
+
 def test_other_activations() -> None:
     model = build('resnet18_eca', act_layer=nn.SiLU).double()
     x = images(model).double()

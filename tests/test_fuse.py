@@ -198,3 +198,72 @@ def test_what_cannot_be_fused() -> None:
     for net in (torch.jit.script(nn.ReLU()), torch.compile(nn.ReLU())):
         with pytest.raises(ValueError, match='a scripted or compiled net cannot be fused'):
             fuse(net)
+
+
+class Net(nn.Module):
+    """A net of some layers a, b, ... and a forward."""
+
+    def __init__(self, run: Any, *layers: nn.Module) -> None:
+        super().__init__()
+        self.run = run
+        self.a, self.b, self.c = (*layers, *[nn.Identity()] * 3)[:3]
+
+    def forward(self, x: Tensor) -> Any:
+        return self.run(self, x)
+
+
+def twice(layer: Any, inputs: Any, output: Tensor) -> Tensor:
+    return 2 * output
+
+
+@pytest.mark.parametrize(
+    'hook', [lambda conv: conv.register_forward_hook(twice), lambda conv: torch.nn.utils.spectral_norm(conv)]
+)
+def test_layers_with_hooks_stay(hook: Any) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU()).eval()
+    hook(net[0])
+    x = torch.randn(2, 3, 8, 8)
+    fused = fuse(net)
+    with torch.no_grad():
+        assert (fused(x) - net(x)).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize(
+    'run',
+    [
+        lambda net, x: net.b(net.a(x)).view(x.size(0), -1),
+        lambda net, x: (y := net.a(x), net.b(y) + net.c(x))[::-1],  # an activation in place
+        lambda net, x: net.a(x) + x.shape[0],
+        lambda net, x: net.b(net.a(x) + net.c(x)),
+    ],
+)
+def test_forwards_of_others(run: Any) -> None:
+    torch.manual_seed(0)
+    net = Net(run, nn.Conv2d(3, 3, 1), nn.ReLU(inplace=True), nn.Conv2d(3, 3, 1)).eval()
+    x = torch.randn(2, 3, 8, 8)
+    with torch.no_grad():
+        fused, expected = fuse(net)(x), net(x)
+    torch.testing.assert_close(fused, expected, check_stride=False)
+
+
+def test_weights_that_change_later() -> None:
+    with torch.inference_mode():
+        net = nn.Sequential(nn.Conv2d(3, 4, 3)).eval()
+        fused: Any = fuse(net)
+        x = torch.randn(2, 3, 8, 8)
+        for _ in range(2):
+            torch.testing.assert_close(fused(x), net(x), check_stride=False)
+            state = {k: torch.randn_like(v) for k, v in net.state_dict().items()}
+            net.load_state_dict(state)
+            next(m for m in fused.modules() if isinstance(m, nn.Conv2d)).load_state_dict(net[0].state_dict())
+
+
+def test_bad_input() -> None:
+    fused = fuse(nn.Sequential(nn.Conv2d(3, 4, 3)))
+    with torch.no_grad(), pytest.raises(RuntimeError, match='to have 3 channels'):
+        fused(torch.randn(2, 4, 8, 8))
+    with pytest.raises(ValueError, match='torch cannot copy it'):
+        fuse(nn.Sequential(torch.nn.utils.weight_norm(nn.Conv2d(3, 4, 3))))
+    with pytest.raises(ValueError, match='cannot be fused, torch.fx cannot follow it'):
+        fuse(Net(lambda net, x: x if len(x) else -x))

@@ -53,6 +53,15 @@ def gradients(layer: nn.Module, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
     return y.detach(), dict(zip(tensors, grads, strict=True))
 
 
+@pytest.mark.parametrize('name', ATTENTION)
+@pytest.mark.parametrize('training', [True, False])
+def test_autocast_does_not_widen_a_map(name: str, training: bool) -> None:
+    """A float32 gate would make the net behind it float32."""
+    layer = layer_of(name, 32).train(training)
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        assert layer(torch.randn(2, 32, 5, 3, dtype=torch.bfloat16)).dtype == torch.bfloat16
+
+
 @every(CASES)
 def test_a_layer_is_safe(name: str, dtype: torch.dtype, values: str) -> None:
     """Finite outputs, gradients finite wherever float64 finds one that the dtype can hold, dtype and format kept."""

@@ -1,7 +1,7 @@
 """The paths of ops.simam against its reference: values, gradients, layouts, what is saved, and when which is taken."""
 
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -167,6 +167,18 @@ def test_forward_mode() -> None:
 
 
 @NO_TRITON
+def test_many_gradients_at_once() -> None:
+    x = torch.randn(1, 2, 3, 3, dtype=torch.float64)
+    jacobian: Any = torch.autograd.functional.jacobian
+    torch.testing.assert_close(jacobian(ops.simam, x, vectorize=True), jacobian(ops.simam, x))
+
+
+def test_maps_without_pixels_and_what_is_no_map() -> None:
+    assert ops.simam(torch.randn(2, 3, 0, 4)).shape == (2, 3, 0, 4)
+    with pytest.raises(ValueError, match=r'expected a map of shape \(N, C, H, W\), but got \(3, 4, 4\)'):
+        ops.simam(torch.randn(3, 4, 4))
+
+
 def test_who_looks_into_operations_gets_plain_ones() -> None:
     """A kernel's work is hidden from fake tensors, from what counts operations, and from what records them."""
     x = leaf((2, 4, 6, 6), torch.float32, torch.contiguous_format, KERNELS[0].device).detach()

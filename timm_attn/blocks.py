@@ -48,15 +48,17 @@ def end_in_one_pass(
         return None
     if type(x) is not Tensor or not ops.has_last_pass(x):
         return None
-    if _watched(source) or _watched(layer) or (act is not None and _watched(act)):
+    if has_hooks(source) or has_hooks(layer) or (act is not None and has_hooks(act)):
         return None
     return layer.last_pass(ops.check_channels(x, layer.channels), [] if shortcut is None else [shortcut], ceiling)
 
 
-def _watched(module: nn.Module) -> bool:
-    """Whether calling a module does more than its class says."""
+def has_hooks(module: nn.Module) -> bool:
+    """Whether calling a module, or one inside it, does more than its class says."""
     everywhere = nn_module._global_forward_hooks or nn_module._global_forward_pre_hooks
-    return bool(everywhere or module._forward_hooks or module._forward_pre_hooks or 'forward' in vars(module))
+    return bool(everywhere) or any(
+        m._forward_hooks or m._forward_pre_hooks or 'forward' in vars(m) for m in module.modules()
+    )
 
 
 class AttnBasicBlock(BasicBlock):

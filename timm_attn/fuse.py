@@ -17,11 +17,12 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from timm_attn import ops
 from timm_attn.attention import AttentionLayer, SimAM
-from timm_attn.blocks import CEILINGS
+from timm_attn.blocks import CEILINGS, has_hooks
 from timm_attn.fused_layers import ChannelsLastMaxPool, FusedAttention, FusedSimAM, PackedConv2d
 
 _IDLE = (nn.Identity, nn.Dropout, nn.Dropout2d, DropBlock2d, DropPath)  # in evaluation
 _CONVS = (nn.Conv2d, Conv2dSame)  # other subclasses may do something to their weights
+_MAPS = (operator.add, torch.add, torch.cat, ops.last_pass)  # functions that give a map of their own
 
 
 class FusedNet(nn.Module):
@@ -44,23 +45,27 @@ class FusedNet(nn.Module):
         return self.layers(x)
 
 
+@torch.inference_mode(False)  # weights made in it would not say when they change
 def fuse(model: nn.Module) -> nn.Module:
     """A copy of a net for inference with the same outputs: norms inside convolutions, a block's end in one pass.
 
     Takes any net that torch.fx can follow, with or without attention, in its dtype and on its device. The copy can be
-    exported, scripted and compiled, but not trained.
+    exported, scripted and compiled, but not trained. Layers with hooks stay as they are.
 
     Raises:
-        ValueError: torch.fx cannot follow the net.
+        ValueError: torch.fx cannot follow the net, or it cannot be copied.
     """
     if isinstance(model, torch.jit.ScriptModule) or hasattr(model, '_orig_mod'):
         raise ValueError(f'{type(model).__name__}: a scripted or compiled net cannot be fused; fuse the net itself.')
-    net: Any = copy.deepcopy(model).eval()
+    try:
+        net: Any = copy.deepcopy(model).eval()
+    except RuntimeError as error:
+        raise ValueError(f'{type(model).__name__} cannot be fused, torch cannot copy it: {error}') from error
     if getattr(net, 'grad_checkpointing', False):
         net.set_grad_checkpointing(False)
     try:
         graph = _Tracer(autowrap_functions=tuple(get_notrace_functions())).trace(net)
-    except (fx.proxy.TraceError, TypeError) as error:
+    except (fx.proxy.TraceError, TypeError, RuntimeError) as error:
         raise ValueError(f'{type(model).__name__} cannot be fused, torch.fx cannot follow it: {error}') from error
     return FusedNet(_Rewriter(fx.GraphModule(net, graph, type(model).__name__)).rewritten(), model)
 
@@ -80,7 +85,8 @@ class _Rewriter:
         self.calls = Counter(node.target for node in net.graph.nodes if node.op == 'call_module')
 
     def rewritten(self) -> fx.GraphModule:
-        for rewrite in (self.drop_idle, self.fold_norm, self.join_attention, self.join_addition, self.choose_layout):
+        rewrites = (self.drop_idle, self.fold_norm, self.join_attention, self.join_addition)
+        for rewrite in (*rewrites, self.choose_layout, self.allow_layouts):
             for node in list(self.net.graph.nodes):
                 rewrite(node)
         self.net.delete_all_unused_submodules()
@@ -147,12 +153,18 @@ class _Rewriter:
         elif type(layer) is nn.MaxPool2d and not layer.return_indices:
             self.put(node, ChannelsLastMaxPool(layer))
 
+    def allow_layouts(self, node: fx.Node) -> None:
+        """What a net views, such as a map as rows, may now be channels_last."""
+        if node.op == 'call_method' and node.target == 'view' and not isinstance(node.args[1], torch.dtype):
+            node.target = 'reshape'
+
     def layer(self, node: Any) -> Any:
-        """The layer that a node calls, if no other node calls it too, or that does not matter; else None."""
+        """The layer without hooks that a node calls, if no other node calls it too, or that does not matter."""
         if not isinstance(node, fx.Node) or node.op != 'call_module':
             return None
         layer = self.net.get_submodule(str(node.target))
-        return layer if self.calls[node.target] == 1 or type(layer) in CEILINGS else None
+        alone = self.calls[node.target] == 1 or type(layer) in CEILINGS
+        return layer if alone and not has_hooks(layer) else None
 
     def put(self, node: fx.Node, layer: Any) -> Any:
         self.net.set_submodule(str(node.target), layer)
@@ -169,15 +181,20 @@ class _Rewriter:
         """Whether nothing but its one user sees the map of a node, which is no view of another."""
         if not isinstance(node, fx.Node) or self.only_user(node) is None:
             return False
+        if getattr(self.layer(node), 'inplace', False):  # it gives its input
+            return self.is_ours(node.args[0])
         makers = (*_CONVS, *CEILINGS, nn.MaxPool2d, nn.AvgPool2d, SimAM, FusedAttention, FusedSimAM, PackedConv2d)
-        return node.target in (ops.last_pass, torch.cat) or type(self.layer(node)) in makers
+        return node.target in _MAPS or type(self.layer(node)) in makers
 
     def other_term(self, addition: fx.Node | None, term: Any) -> fx.Node | None:
         """What an addition of two maps adds to one of them."""
         if addition is None or addition.target not in (operator.add, torch.add) or len(addition.args) != 2:
             return None
-        others = [arg for arg in addition.args if isinstance(arg, fx.Node) and arg is not term]
-        return others[0] if len(others) == 1 and not addition.kwargs else None
+        others = [arg for arg in addition.args if arg is not term]
+        if len(others) != 1 or addition.kwargs or not isinstance(others[0], fx.Node):
+            return None
+        is_map = others[0].op in ('call_module', 'placeholder') or others[0].target in _MAPS
+        return others[0] if is_map else None
 
     def absorbed_ceiling(self, node: fx.Node) -> float | None:
         """The ceiling of the activation behind a node, which is removed; None without one."""
@@ -189,8 +206,9 @@ class _Rewriter:
 
 
 def _affine(norm: Any) -> tuple[Tensor, Tensor]:
-    """The factor and the term of a norm in evaluation, a channel, in float64."""
-    factor = (norm.running_var.double() + norm.eps).rsqrt()
+    """The factor and the term of a norm in evaluation, a channel, in float64 where the device has it."""
+    exact = torch.float32 if norm.running_var.device.type == 'mps' else torch.float64
+    factor = (norm.running_var.to(exact) + norm.eps).rsqrt()
     if norm.affine:
         factor = factor * norm.weight.detach()
     shift = -norm.running_mean * factor

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from timm_attn import ops
 from timm_attn.attention import AttentionLayer
+from timm_attn.ops.triton import is_watched
 
 
 class FusedAttention(nn.Module):
@@ -69,9 +70,9 @@ class ChannelsLastMaxPool(nn.Module):
 class PackedConv2d(nn.Module):
     """A convolution whose weight, on the CPU, is laid out for oneDNN once and not at every call.
 
-    The second copy of the weight is made when the weight or the size of the map changes; it is no part of the state,
-    and goes with no copy of the net. The map that comes out is channels_last. The operators are those that
-    torch.compile puts into frozen nets.
+    The second copy of the weight is made when the weight changes (but through `.data`, which tells nobody) or the size
+    of the map; it is no part of the state, and goes with no copy of the net. The map that comes out is channels_last.
+    The operators are those that torch.compile puts into frozen nets.
     """
 
     def __init__(self, conv: nn.Conv2d) -> None:
@@ -87,7 +88,9 @@ class PackedConv2d(nn.Module):
 
     @torch.jit.unused
     def _can_pack(self, x: Tensor) -> bool:
-        if type(x) is not Tensor or x.device.type != 'cpu' or not ops.has_last_pass(x):
+        if type(x) is not Tensor or x.device.type != 'cpu' or not ops.has_last_pass(x) or is_watched(x):
+            return False
+        if x.shape[1] != self.conv.in_channels or self.conv.weight.is_inference():  # torch's error; changes unseen
             return False
         floats = x.dtype == self.conv.weight.dtype == torch.float32 and not torch.is_autocast_enabled('cpu')
         return floats and bool(torch.backends.mkldnn.enabled) and _has_onednn()
@@ -96,12 +99,11 @@ class PackedConv2d(nn.Module):
     def _forward_packed(self, x: Tensor) -> Tensor:
         conv: Any = self.conv
         geometry = (conv.padding, conv.stride, conv.dilation, conv.groups)
-        version = 0 if conv.weight.is_inference() else conv.weight._version
+        now = (x.shape, conv.weight.data_ptr(), conv.weight._version)
         made_of, packed = self._packed or (None, None)
-        if made_of != (x.shape, conv.weight.data_ptr(), version):
-            made_of = (x.shape, conv.weight.data_ptr(), version)
+        if made_of != now:
             packed = torch.ops.mkldnn._reorder_convolution_weight(conv.weight, *geometry, list(x.shape))
-            self._packed = (made_of, packed)
+            self._packed = (now, packed)
         y: Tensor = torch.ops.mkldnn._convolution_pointwise(x, packed, conv.bias, *geometry, 'none', [], '')
         return y
 

@@ -62,20 +62,19 @@ def cost_report(
     refuse_compiled(model)
     chosen = find_layers(model, layers) if layers is not None else attention_layers(model) or stage_layers(model)
     with observed(model):
-        with torch.no_grad(), record(chosen, lambda layer, x: _cost(layer, x, repeats)) as costs:
+        with torch.no_grad(), record(chosen, lambda layer, x: x.clone()) as inputs:  # blocks may overwrite their maps
             model(images)
-        net = _cost(model, images, repeats)
-    rows = {**{path: cost for path, cost in costs.items() if path in chosen}, NET: net}
-    return [Cost(path, type(chosen.get(path, model)).__name__, *values) for path, values in rows.items()]
+        measured = {path: (chosen[path], x) for path, x in inputs.items()} | {NET: (model, images)}
+        return [Cost(path, type(layer).__name__, *_cost(layer, x, repeats)) for path, (layer, x) in measured.items()]
 
 
 def _cost(layer: nn.Module, x: Tensor, repeats: int) -> tuple[Any, ...]:
-    """The fields of Cost from `shape` on. layer.forward, because a call would run the hooks that called this."""
+    """The fields of Cost from `shape` on."""
     params = sum(p.numel() for p in layer.parameters())
     with torch.no_grad(), _Traffic() as traffic:  # type: ignore[no-untyped-call]
-        layer.forward(x)
-    saved = saved_bytes(layer.forward, x, (*layer.parameters(), *layer.buffers()))
-    return tuple(x.shape), params, traffic.macs, traffic.moved_bytes, saved, _milliseconds(layer.forward, x, repeats)
+        layer(x)
+    saved = saved_bytes(layer, x, (*layer.parameters(), *layer.buffers()))
+    return tuple(x.shape), params, traffic.macs, traffic.moved_bytes, saved, _milliseconds(layer, x, repeats)
 
 
 class _Traffic(TorchDispatchMode):

@@ -7,6 +7,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from timm_attn.fused_layers import FusedAttention, FusedSimAM
+
 T = TypeVar('T')
 
 
@@ -106,12 +108,14 @@ def feature_map(path: str, x: Any) -> Tensor:
 
 
 def refuse_compiled(model: nn.Module) -> None:
-    """Raises ValueError where the hooks of a net would not run."""
+    """Raises ValueError where the hooks of a net would not run, or see what it is made of."""
     for module in model.modules():
         what = None
         if isinstance(module, torch.jit.ScriptModule):
             what = 'scripted'
         elif '_orig_mod' in module._modules or getattr(module, '_compiled_call_impl', None) is not None:
             what = 'compiled'
+        elif isinstance(module, FusedAttention | FusedSimAM):
+            what = 'fused'
         if what is not None:
             raise ValueError(f'The hooks that look into a net do not run in a {what} one: analyse the net before that.')

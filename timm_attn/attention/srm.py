@@ -31,4 +31,4 @@ class SRM(AttentionLayer):
         mean, _, variance = ops.channel_moments(ops.widen(x))
         style = torch.cat([mean, (variance + self.eps).sqrt()], dim=3).type_as(x)  # (N, C, 1, 2)
         encoded = (style * self.cfc[:, None]).sum(dim=3, keepdim=True)  # (N, C, 1, 1)
-        return self.bn(encoded).sigmoid()
+        return self.bn(encoded).sigmoid().type_as(x)  # autocast leaves the norm's output in float32

@@ -48,7 +48,8 @@ class CifarPreBasicBlock(nn.Module):
         if self.conv_attn is not None:
             x = self.conv_attn(x)
         if not torch.jit.is_scripting():
-            y = end_in_one_pass(self, self.conv2, self.block_attn, x, shortcut)
+            source = self.conv2 if self.conv_attn is None else self.conv_attn
+            y = end_in_one_pass(self, source, self.block_attn, x, shortcut)
             if y is not None:
                 return y
         if self.block_attn is not None:

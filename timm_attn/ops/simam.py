@@ -56,8 +56,10 @@ class _Fused(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
         x, mean, scale = ctx.saved_tensors
-        if torch.is_grad_enabled():  # the gradient's own gradient is wanted: the formula has one
-            exact = torch.autograd.grad(simam_reference(x, ctx.e_lambda), x, grads, create_graph=True)
+        again = torch.is_grad_enabled()  # the gradient's own gradient is wanted: the formula has one
+        if again or torch._C._functorch.is_legacy_batchedtensor(grads[0]):  # many at once, as jacobian(vectorize=True)
+            with torch.enable_grad():
+                exact = torch.autograd.grad(simam_reference(x, ctx.e_lambda), x, grads, create_graph=again)
             return exact[0], None, None
         grad = grads[0].contiguous(memory_format=memory_format_of(x))
         return import_module(_FUSED[ctx.path]).simam_backward(grad, x, mean, scale), None, None
@@ -75,6 +77,11 @@ def simam(x: Tensor, e_lambda: float = 1e-4) -> Tensor:
 
 @torch.jit.unused
 def _by_path(x: Tensor, e_lambda: float) -> Tensor:
+    if is_eager() and not has_torch_function_unary(x):
+        if x.dim() != 4:
+            raise ValueError(f'expected a map of shape (N, C, H, W), but got {tuple(x.shape)}.')
+        if 0 in x.shape[2:]:  # no pixels, no statistics
+            return x.clone()
     path = simam_path(x)
     if path == 'reference':
         return simam_reference(x, e_lambda)
@@ -122,7 +129,7 @@ def simam_path(x: Tensor) -> str:
     interpreter can take it. Subclasses of Tensor and dispatch modes (fake tensors, counters of operations) cannot see
     into kernels: they get 'blocks' instead.
     """
-    if has_torch_function_unary(x) or not is_eager() or rows_of(x) is None or 0 in x.shape[2:]:
+    if has_torch_function_unary(x) or not is_eager() or 0 in x.shape[2:] or rows_of(x) is None:
         return 'reference'
     path = _forced[-1] if _forced else 'triton' if runs_on_triton(x) else 'blocks'
     return 'blocks' if path == 'triton' and is_watched(x) else path

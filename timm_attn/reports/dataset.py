@@ -48,7 +48,7 @@ class Pictures(Dataset[tuple[Any, int]]):
 
 def batches_of(dataset: Any, net: Net, batch_size: int = 100) -> Iterable[tuple[Tensor, Tensor]]:
     """Every picture once, under the preprocessing of the net's cfg, on its device, with a progress bar."""
-    settings = {k: net.data_config[k] for k in ('input_size', 'mean', 'std', 'interpolation', 'crop_pct')}
+    settings = {k: net.data_config[k] for k in ('input_size', 'mean', 'std', 'interpolation', 'crop_pct', 'crop_mode')}
     serial: dict[str, Any] = dict(num_workers=0, persistent_workers=False)
     loader = create_loader(dataset, batch_size=batch_size, device=net.device, **settings, **serial)
     return tqdm(loader, desc=net.name, unit='batch', leave=False)

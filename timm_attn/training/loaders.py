@@ -13,7 +13,7 @@ from timm_attn.training.processes import ALONE, Processes
 from timm_attn.training.recipe import Recipe
 
 Loader = PrefetchLoader | DataLoader[Any]
-_INPUT = ('input_size', 'mean', 'std', 'interpolation', 'crop_pct')
+_INPUT = ('input_size', 'mean', 'std', 'interpolation', 'crop_pct', 'crop_mode')
 
 
 class Recorded:
@@ -49,7 +49,7 @@ def eval_loader(
     processes: Processes = ALONE,
 ) -> Loader:
     """Every image once, resized, cropped and normalised as the model's cfg says."""
-    settings = {k: data_config[k] for k in _INPUT}
+    settings = {k: data_config[k] for k in _INPUT if k in data_config}
     return create_loader(dataset, batch_size=batch_size, **settings, **_common(workers, processes))
 
 
