@@ -55,10 +55,11 @@ def end_in_one_pass(
 
 def has_hooks(module: nn.Module) -> bool:
     """Whether calling a module, or one inside it, does more than its class says."""
-    everywhere = nn_module._global_forward_hooks or nn_module._global_forward_pre_hooks
-    return bool(everywhere) or any(
-        m._forward_hooks or m._forward_pre_hooks or 'forward' in vars(m) for m in module.modules()
-    )
+    if nn_module._global_forward_hooks or nn_module._global_forward_pre_hooks:
+        return True
+    if module._forward_hooks or module._forward_pre_hooks or 'forward' in module.__dict__:
+        return True
+    return any(has_hooks(child) for child in module._modules.values() if child is not None)
 
 
 class AttnBasicBlock(BasicBlock):
