@@ -77,13 +77,13 @@ def simam(x: Tensor, e_lambda: float = 1e-4) -> Tensor:
 
 @torch.jit.unused
 def _by_path(x: Tensor, e_lambda: float) -> Tensor:
-    if is_eager() and not has_torch_function_unary(x):
-        if x.dim() != 4:
-            raise ValueError(f'expected a map of shape (N, C, H, W), but got {tuple(x.shape)}.')
-        if 0 in x.shape[2:]:  # no pixels, no statistics
-            return x.clone()
     path = simam_path(x)
     if path == 'reference':
+        if is_eager() and not has_torch_function_unary(x):
+            if x.dim() != 4:
+                raise ValueError(f'expected a map of shape (N, C, H, W), but got {tuple(x.shape)}.')
+            if 0 in x.shape[2:]:  # no pixels, no statistics
+                return x.clone()
         return simam_reference(x, e_lambda)
     if torch.is_grad_enabled() and x.requires_grad:
         return _Fused.apply(x, e_lambda, path)
@@ -129,7 +129,7 @@ def simam_path(x: Tensor) -> str:
     interpreter can take it. Subclasses of Tensor and dispatch modes (fake tensors, counters of operations) cannot see
     into kernels: they get 'blocks' instead.
     """
-    if has_torch_function_unary(x) or not is_eager() or 0 in x.shape[2:] or rows_of(x) is None:
+    if has_torch_function_unary(x) or not is_eager() or x.dim() != 4 or 0 in x.shape[2:] or rows_of(x) is None:
         return 'reference'
     path = _forced[-1] if _forced else 'triton' if runs_on_triton(x) else 'blocks'
     return 'blocks' if path == 'triton' and is_watched(x) else path
