@@ -99,6 +99,20 @@ def printed_speeds(numbers: Mapping[str, Any]) -> str:
     return table(['one image', 'printed FPS', 'to the plain net', 'FPS here', 'to the plain net'], lines)
 
 
+def compiled_speeds(numbers: Mapping[str, Any]) -> str:
+    """The nets under torch.compile beside the compiled plain net, a row a net, a column a case."""
+    rows = [row for row in numbers['rows'] if '/compiled/' in row['case'] and row['variant'] != row['reference']]
+    cases = list(dict.fromkeys(row['case'] for row in rows))
+    lines: dict[str, list[str]] = {}
+    for row in rows:
+        quartiles = f'{row["speed_q1"]:.3g} to {row["speed_q3"]:.3g}'
+        lines.setdefault(f'`resnet50_{row["variant"]}`', []).append(f'{row["speed"]:.3g} ({quartiles})')
+    heads = [case.partition('/compiled/b')[2].replace('/', ', ') for case in cases]
+    return table(
+        ['to the compiled plain net', *(f'batch {head}' for head in heads)], [[k, *v] for k, v in lines.items()]
+    )
+
+
 def of_benchmarks(content: Callable[[Mapping[str, Any]], str]) -> str:
     """A table for every benchmark in results/, under a line that says when and where it ran."""
     files = sorted((ROOT / 'results' / 'benchmark').glob('*.json'))
@@ -121,6 +135,7 @@ def main() -> int:
         'family': family_table(),
         'paper': paper_line(),
         'speed': of_benchmarks(measured_speeds),
+        'compiled': of_benchmarks(compiled_speeds),
         'table 3': of_benchmarks(printed_speeds),
     }
     for name, content in tables.items():
