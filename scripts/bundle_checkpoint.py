@@ -12,7 +12,6 @@ import datetime
 import json
 import os
 import shutil
-from dataclasses import asdict
 from pathlib import Path
 
 import timm
@@ -24,6 +23,7 @@ import timm_attn  # noqa: F401
 from timm_attn.data.fashion_mnist import CLASSES
 from timm_attn.training.recipe import load_recipe
 from timm_attn.weights.manifest import Checkpoint
+from timm_attn.weights.publish import manifest_row
 from timm_attn.weights.store import file_digest
 
 RECIPE, TAG = 'fashion_mnist', 'fmnist'
@@ -86,10 +86,11 @@ def main() -> None:
     parser.add_argument('--command', required=True, help='the command that trained them')
     parser.add_argument('--hardware', required=True)
     args = parser.parse_args()
-    row = asdict(record(args.name, args.weights, args.data, args.command, args.hardware))
+    row = manifest_row(record(args.name, args.weights, args.data, args.command, args.hardware))
     manifest = json.loads(MANIFEST.read_text())
-    others = [r for r in manifest['checkpoints'] if (r['name'], r['tag']) != (args.name, TAG)]
-    manifest['checkpoints'] = sorted([*others, row], key=lambda r: (r['name'], r['tag']))
+    rows = [r for r in manifest['checkpoints'] if (r['name'], r['tag']) != (args.name, TAG)]
+    bundled_rows = sorted([row, *(r for r in rows if r['kind'] == 'bundled')], key=lambda r: r['name'])
+    manifest['checkpoints'] = [*bundled_rows, *(r for r in rows if r['kind'] != 'bundled')]
     bundled = ROOT / 'timm_attn' / 'weights' / 'bundled' / row['file']
     bundled.parent.mkdir(exist_ok=True)
     partial_weights, partial_manifest = bundled.with_suffix('.partial'), MANIFEST.with_suffix('.partial')
