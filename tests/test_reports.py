@@ -166,7 +166,7 @@ def test_cost(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     printed = run(capsys, 'cost', 'cifar_resnet20_cbam', '--batch-size', 2, '--out', out)
     rows = rows_of(tmp_path / 'cost.csv')
     assert len(rows) == 10 and rows[-1]['path'] == '(whole net)' and int(rows[-1]['params']) == 275_747
-    assert rows[0]['kind'] == 'CBAM' and rows[0]['shape'] == '(2, 16, 32, 32)'
+    assert rows[0]['kind'] == 'CBAM' and rows[0]['shape'] == '(2, 16, 28, 28)'
     lines = printed.splitlines()
     assert len(lines) == 1 + len(rows) + 2 and lines[-3].split()[:3] == ['(whole', 'net)', '275,747']
     assert [line.split()[0] for line in lines[1:10]] == [r['path'] for r in rows[:9]]
