@@ -68,6 +68,7 @@ def _train(args: argparse.Namespace) -> None:
 
 
 def _validate(args: argparse.Namespace) -> None:
+    from timm_attn.training.logs import one_line
     from timm_attn.training.validate import validate
 
     metrics = validate(
@@ -76,7 +77,7 @@ def _validate(args: argparse.Namespace) -> None:
         skip_unreadable=args.unreadable == 'skip', ema=args.ema,
     )  # fmt: skip
     if not int(os.environ.get('RANK', '0')):
-        print(', '.join(f'{k} {v}' if isinstance(v, int) else f'{k} {v:.6g}' for k, v in metrics.items()))
+        print(one_line(metrics))
 
 
 def _sweep(args: argparse.Namespace) -> None:

@@ -9,6 +9,11 @@ from typing import Any
 from timm_attn.training.checkpoint import write_whole
 
 
+def one_line(row: Mapping[str, float]) -> str:
+    """What was measured, for people: counts in full, the rest in six digits."""
+    return ', '.join(f'{k} {v}' if isinstance(v, int) else f'{k} {v:.6g}' for k, v in row.items())
+
+
 def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Writes the rows under the keys of the first."""
     text = io.StringIO(newline='')

@@ -21,7 +21,7 @@ from timm_attn.training.engine import Engine, NonFiniteLossError
 from timm_attn.training.evaluate import confusion, evaluate
 from timm_attn.training.interrupt import noticing_ctrl_c
 from timm_attn.training.loaders import Loader, eval_loader, train_loader
-from timm_attn.training.logs import open_tensorboard, write_csv
+from timm_attn.training.logs import one_line, open_tensorboard, write_csv
 from timm_attn.training.processes import Processes, joined
 from timm_attn.training.recipe import Recipe, import_modules
 
@@ -201,16 +201,12 @@ def _skipped(engine: Engine, tests: Loader) -> dict[str, int]:
 
 
 def _report(output: Path, rows: list[dict[str, Any]], writer: Any) -> None:
-    print(', '.join(f'{k} {_short(k, v)}' for k, v in rows[-1].items()), flush=True)
+    print(one_line(rows[-1]), flush=True)
     write_csv(output / 'summary.csv', rows)
     if writer is not None:
         for name, value in rows[-1].items():
             writer.add_scalar(name, value, rows[-1]['epoch'])
         writer.flush()
-
-
-def _short(name: str, value: float) -> str:
-    return str(value) if name == 'seconds' or isinstance(value, int) else f'{value:.4g}'
 
 
 def _kept(last: Path, rows: list[dict[str, Any]]) -> str:
