@@ -5,13 +5,15 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from timm.data import create_dataset, create_loader
+from timm.data import create_dataset
 from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from timm_attn.predict import decode_image
 from timm_attn.reports.nets import Net
+from timm_attn.training.loaders import eval_loader
+from timm_attn.training.processes import Processes
 
 
 class Pictures(Dataset[tuple[Any, int]]):
@@ -48,7 +50,5 @@ class Pictures(Dataset[tuple[Any, int]]):
 
 def batches_of(dataset: Any, net: Net, batch_size: int = 100) -> Iterable[tuple[Tensor, Tensor]]:
     """Every picture once, under the preprocessing of the net's cfg, on its device, with a progress bar."""
-    settings = {k: net.data_config[k] for k in ('input_size', 'mean', 'std', 'interpolation', 'crop_pct', 'crop_mode')}
-    serial: dict[str, Any] = dict(num_workers=0, persistent_workers=False)
-    loader = create_loader(dataset, batch_size=batch_size, device=net.device, **settings, **serial)
+    loader = eval_loader(dataset, net.data_config, batch_size, processes=Processes(net.device))
     return tqdm(loader, desc=net.name, unit='batch', leave=False)

@@ -49,7 +49,7 @@ def _damage(checkpoint: Checkpoint, folder: str | Path | None) -> str:
     try:
         return damage(checkpoint, folder)
     except (RuntimeError, OSError) as error:  # of one checkpoint: the others are looked at all the same
-        return f'cannot be looked at: {error}'
+        return f'cannot be looked at: {str(error).rstrip(".")}'
 
 
 def path_of(full_name: str, folder: str | Path | None = None) -> Path:
