@@ -147,6 +147,16 @@ def test_a_packed_convolution(groups: int) -> None:
     assert twin._packed is None
 
 
+def test_a_packed_convolution_whose_weight_is_at_the_address_of_an_old_one() -> None:
+    conv = nn.Conv2d(64, 64, 3).requires_grad_(False)
+    packed, x = PackedConv2d(conv), torch.randn(1, 64, 9, 9)
+    for _ in range(8):
+        for _ in range(2):
+            conv.load_state_dict({k: torch.randn_like(v) for k, v in conv.state_dict().items()}, assign=True)
+        with torch.no_grad():
+            torch.testing.assert_close(packed(x), conv(x), rtol=1e-4, atol=1e-4)
+
+
 def test_it_is_a_net_of_timm() -> None:
     model = timm.create_model('cifar_resnet20_eca', num_classes=7, drop_rate=0.5).train()
     model.set_grad_checkpointing()

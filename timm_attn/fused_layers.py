@@ -78,7 +78,7 @@ class PackedConv2d(nn.Module):
     def __init__(self, conv: nn.Conv2d) -> None:
         super().__init__()
         self.conv = conv
-        self._packed: Any = None  # (what it was made of, the weight)
+        self._packed: Any = None  # (what it was made of, the weight, its storage, whose address is not used again then)
 
     def forward(self, x: Tensor) -> Tensor:
         if not torch.jit.is_scripting() and self._can_pack(x):
@@ -100,10 +100,10 @@ class PackedConv2d(nn.Module):
         conv: Any = self.conv
         geometry = (conv.padding, conv.stride, conv.dilation, conv.groups)
         now = (x.shape, conv.weight.data_ptr(), conv.weight._version)
-        made_of, packed = self._packed or (None, None)
+        made_of, packed, _ = self._packed or (None, None, None)
         if made_of != now:
             packed = torch.ops.mkldnn._reorder_convolution_weight(conv.weight, *geometry, list(x.shape))
-            self._packed = (now, packed)
+            self._packed = (now, packed, conv.weight.detach())
         y: Tensor = torch.ops.mkldnn._convolution_pointwise(x, packed, conv.bias, *geometry, 'none', [], '')
         return y
 
