@@ -39,8 +39,9 @@ def test_the_simam_of_an_attached_net_is_that_of_the_zoo() -> None:
         (lambda: timm.create_model('seresnet18'), 'se', {}, "slot 'se' of BasicBlock already holds"),
         (lambda: timm.create_model('resnet18'), 'bam', {}, 'Name the stages to close'),
         (lambda: timm.create_model('resnet18'), 'bam', {'stages': ('fc',)}, "'fc' must be .* but is Linear"),
-        (lambda: timm.create_model('resnet18'), 'bam', {'stages': ('layer9',)}, "'layer9' must be .* but is NoneType"),
+        (lambda: timm.create_model('resnet18'), 'bam', {'stages': ('layer9',)}, "ResNet has no stage 'layer9'"),
         (lambda: timm.create_model('resnet18_bam'), 'bam', {'stages': 'layer1'}, "'layer1' already ends with BAM"),
+        (lambda: nn.Sequential(nn.Sequential(nn.ReLU())), 'bam', {'stages': '0'}, 'must have a convolution'),
     ],
 )
 def test_bad_input(build, attention, kwargs, message) -> None:  # type: ignore[no-untyped-def]
@@ -49,7 +50,8 @@ def test_bad_input(build, attention, kwargs, message) -> None:  # type: ignore[n
 
 
 def test_two_attentions_in_one_net() -> None:
-    net = timm_attn.attach(timm.create_model('resnet18_gc'), 'bam', stages='layer2')
+    net = timm_attn.attach(timm.create_model('resnet18_gc'), 'bam', stages=('layer2', 'layer2'))
+    assert len(net.layer2) == 3
     assert net.layer2[-1].channels == 128
     assert net.eval()(torch.randn(1, 3, 64, 64)).shape == (1, 1000)
 
@@ -57,7 +59,7 @@ def test_two_attentions_in_one_net() -> None:
 def test_a_net_that_cannot_be_filled_is_left_alone() -> None:
     net = timm.create_model('resnet18')
     before = repr(net)
-    with pytest.raises(ValueError, match='reduction must be positive'):
+    with pytest.raises(ValueError, match='reduction must be a positive integer'):
         timm_attn.attach(net, 'se', attn_kwargs=dict(reduction=0))
     with pytest.raises(ValueError, match="'fc' must be"):
         timm_attn.attach(net, 'bam', stages=('layer1', 'fc'))

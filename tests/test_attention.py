@@ -112,30 +112,43 @@ def test_other_channels_are_refused(name: str) -> None:
     row = ATTENTION[name]
     with pytest.raises(ValueError, match=r'\(N, 16, H, W\), but got .*1, 4, 4'):
         row.layer(16, **row.defaults)(torch.randn(2, 1, 4, 4))
-    with pytest.raises(ValueError, match='must be positive, but got 0'):
+    with pytest.raises(ValueError, match='channels must be a positive integer, but got 0'):
         row.layer(0, **row.defaults)
 
 
 @pytest.mark.parametrize(
     'name, options, message',
     [
-        ('se', {'reduction': 0}, 'reduction must be positive, but got 0'),
-        ('eca', {'kernel_size': 4}, 'odd and positive, but got 4'),
-        ('cbam', {'kernel_size': 6}, 'odd and positive, but got 6'),
+        ('se', {'reduction': 0}, 'reduction must be a positive integer, but got 0'),
+        ('eca', {'kernel_size': 4}, 'kernel_size must be odd, but got 4'),
+        ('cbam', {'kernel_size': 6}, 'kernel_size must be odd, but got 6'),
         (
             'bam',
             {'combine': 'mean'},
             "combine of BAM must be one of sum, product, max, sum_of_sigmoids, but got 'mean'",
         ),
         ('bam', {'branches': 'none'}, "branches of BAM must be one of both, channel, spatial, but got 'none'"),
-        ('bam', {'dilation': 0}, 'dilation of BAM must be positive, but got 0'),
-        ('eca', {'layers': 0}, 'layers of ECA must be positive, but got 0'),
+        ('bam', {'dilation': 0}, 'dilation must be a positive integer, but got 0'),
+        ('eca', {'layers': 0}, 'layers must be a positive integer, but got 0'),
+        ('eca', {'kernel_size': 0}, 'kernel_size must be a positive integer, but got 0'),
+        ('eca', {'gamma': 0}, 'gamma must be a positive number, but got 0'),
+        ('se', {'reduction': 2.0}, 'reduction must be a positive integer, but got 2.0'),
+        ('gc', {'min_hidden': 0}, 'min_hidden must be a positive integer, but got 0'),
+        ('simam', {'e_lambda': 0}, 'e_lambda must be a positive number, but got 0'),
+        ('simam', {'e_lambda': '1e-4'}, "must be a positive number, but got '1e-4' .YAML reads 1e-4 as a text"),
+        ('simam', {'e_lambda': float('nan')}, 'e_lambda must be a positive number, but got nan'),
         ('bam', {'norm': 'start'}, "norm of BAM must be one of end, inner, but got 'start'"),
     ],
 )
 def test_bad_options(name: str, options: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ATTENTION[name].layer(32, **options)
+
+
+def test_a_whole_lambda_can_be_scripted() -> None:
+    scripted, layer = torch.jit.script(ATTENTION['simam'].layer(4, e_lambda=1)), layer_of('simam', 4, e_lambda=1.0)
+    x = torch.randn(1, 4, 5, 5)
+    torch.testing.assert_close(scripted(x), layer(x))
 
 
 @pytest.mark.parametrize('channels, k', [(4, 1), (16, 3), (96, 3), (128, 5), (1024, 5), (2048, 7)])

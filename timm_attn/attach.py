@@ -27,7 +27,8 @@ def attach(
         attention: a name of ATTENTION, or a row.
         stages: the stages (paths of nn.Sequential) that an attention of site 'stage' closes; none for a net whose
             blocks have slots for it (DenseNet).
-        attn_kwargs: the layer's options, over the row's defaults.
+        attn_kwargs: the layer's options, over the row's defaults. The zoo's backbones have some of their own: SimAM on
+            ImageNet nets dict(e_lambda=0.1), GC on MobileNetV2 dict(min_hidden=1).
 
     Raises:
         ValueError: the attention is unknown, the net offers none of its sites, or a site is already taken; the net is
@@ -94,8 +95,11 @@ def _fill_slots(model: nn.Module, row: Attention, options: Mapping[str, Any]) ->
 def _close_stages(model: nn.Module, row: Attention, stages: Sequence[str], options: Mapping[str, Any]) -> None:
     """A layer as the last child of every stage; nothing is changed unless all of them can be closed."""
     closed = []
-    for path in (stages,) if isinstance(stages, str) else stages:
-        stage = dict(model.named_modules()).get(path)
+    modules = dict(model.named_modules())
+    for path in dict.fromkeys((stages,) if isinstance(stages, str) else stages):
+        if path not in modules:
+            raise ValueError(f'{type(model).__name__} has no stage {path!r}.')
+        stage = modules[path]
         if not isinstance(stage, nn.Sequential):
             raise ValueError(f'Stage {path!r} must be an nn.Sequential of the net, but is {type(stage).__name__}.')
         if isinstance(stage[-1], AttentionLayer):
@@ -115,6 +119,8 @@ def _last_conv(stage: nn.Sequential) -> nn.Module:
     """The last convolution of a stage, attention layers left out."""
     inside = tuple(f'{path}.' for path in attention_layers(stage))
     convs = [m for path, m in stage.named_modules() if isinstance(m, nn.Conv2d) and not path.startswith(inside)]
+    if not convs:
+        raise ValueError(f'A stage to close must have a convolution, but it is {stage}.')
     return convs[-1]
 
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.types import Device
 
 from timm_attn import ops
-from timm_attn.attention.base import AttentionLayer, hidden_width
+from timm_attn.attention.base import AttentionLayer, hidden_width, positive_integer
 from timm_attn.attention.layers import BatchNorm, Conv2d, Linear
 
 COMBINE = ('sum', 'product', 'max', 'sum_of_sigmoids')
@@ -102,13 +102,13 @@ class BAM(AttentionLayer):
         for name, value, known in choices:
             if value not in known:
                 raise ValueError(f'{name} of BAM must be one of {", ".join(known)}, but got {value!r}.')
-        if dilation < 1:
-            raise ValueError(f'dilation of BAM must be positive, but got {dilation}.')
         hidden = hidden_width(channels, reduction)
         inner = norm == 'inner'
         self.channel = None if branches == 'spatial' else ChannelBranch(channels, hidden, inner, device, dtype)
         self.spatial = (
-            None if branches == 'channel' else SpatialBranch(channels, hidden, dilation, inner, device, dtype)
+            None
+            if branches == 'channel'
+            else SpatialBranch(channels, hidden, positive_integer('dilation', dilation), inner, device, dtype)
         )
         self.combine = combine
         self.identity = identity

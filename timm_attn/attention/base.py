@@ -1,5 +1,7 @@
 """What the attention layers share."""
 
+import math
+from numbers import Integral, Real
 from typing import Any
 
 import torch
@@ -19,9 +21,7 @@ class AttentionLayer(nn.Module):
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        if channels < 1:
-            raise ValueError(f'channels of {type(self).__name__} must be positive, but got {channels}.')
-        self.channels = channels
+        self.channels = positive_integer('channels', channels)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """A layer with a forward of its own has a last_pass of its own, or this one, which calls that forward."""
@@ -50,15 +50,28 @@ def _last_pass_of_forward(self: AttentionLayer, x: Tensor, terms: list[Tensor], 
     return ops.last_pass(self.forward(x), None, terms, ceiling)
 
 
+def positive_integer(name: str, value: int) -> int:
+    """The option itself, checked."""
+    if not isinstance(value, Integral) or value < 1:
+        raise ValueError(f'{name} must be a positive integer, but got {value!r}.')
+    return value
+
+
+def positive(name: str, value: float) -> float:
+    """The option as a float, which is what TorchScript needs, checked."""
+    if not isinstance(value, Real) or not 0 < value < math.inf:
+        hint = ' (YAML reads 1e-4 as a text: write 1.0e-4)' if isinstance(value, str) else ''
+        raise ValueError(f'{name} must be a positive number, but got {value!r}{hint}.')
+    return float(value)
+
+
 def hidden_width(channels: int, reduction: int, least: int = 1) -> int:
     """C // r, floored, and not less than `least` (the authors' layers break where C < r)."""
-    if reduction < 1:
-        raise ValueError(f'reduction must be positive, but got {reduction}.')
-    return max(least, channels // reduction)
+    return max(least, channels // positive_integer('reduction', reduction))
 
 
 def odd_kernel_size(kernel_size: int) -> int:
     """The kernel size itself: only an odd one keeps a map's size."""
-    if kernel_size < 1 or kernel_size % 2 == 0:
-        raise ValueError(f'kernel_size must be odd and positive, but got {kernel_size}.')
+    if positive_integer('kernel_size', kernel_size) % 2 == 0:
+        raise ValueError(f'kernel_size must be odd, but got {kernel_size}.')
     return kernel_size

@@ -7,12 +7,12 @@ import torch
 from torch import Tensor, nn
 from torch.types import Device
 
-from timm_attn.attention.base import AttentionLayer, odd_kernel_size
+from timm_attn.attention.base import AttentionLayer, odd_kernel_size, positive, positive_integer
 
 
 def adaptive_kernel_size(channels: int, gamma: float = 2, b: float = 1) -> int:
     """The odd k = |log2(C) / gamma + b / gamma|_odd of ECA-Net for a channel count, rounded up to odd."""
-    t = int(abs((math.log2(channels) + b) / gamma))
+    t = int(abs((math.log2(channels) + b) / positive('gamma', gamma)))
     return t if t % 2 else t + 1
 
 
@@ -41,10 +41,9 @@ class ECA(AttentionLayer):
     ) -> None:
         super().__init__(channels)
         k = adaptive_kernel_size(channels, gamma, b) if kernel_size is None else odd_kernel_size(kernel_size)
-        if layers < 1:
-            raise ValueError(f'layers of ECA must be positive, but got {layers}.')
         conv, *more = (
-            nn.Conv1d(1, 1, k, padding=k // 2, bias=False, device=device, dtype=dtype) for _ in range(layers)
+            nn.Conv1d(1, 1, k, padding=k // 2, bias=False, device=device, dtype=dtype)
+            for _ in range(positive_integer('layers', layers))
         )
         self.conv = conv
         self.more = nn.Sequential(*more)

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.types import Device
 
 from timm_attn import ops
-from timm_attn.attention.base import AttentionLayer, hidden_width
+from timm_attn.attention.base import AttentionLayer, hidden_width, positive_integer
 
 
 class GC(AttentionLayer):
@@ -31,7 +31,7 @@ class GC(AttentionLayer):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(channels)
-        hidden = hidden_width(channels, reduction, min_hidden)
+        hidden = hidden_width(channels, reduction, positive_integer('min_hidden', min_hidden))
         self.conv_mask = nn.Conv2d(channels, 1, 1, device=device, dtype=dtype)
         self.fc1 = nn.Linear(channels, hidden, device=device, dtype=dtype)
         self.norm = nn.LayerNorm(hidden, device=device, dtype=dtype)

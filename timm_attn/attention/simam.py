@@ -5,7 +5,7 @@ from torch import Tensor
 from torch.types import Device
 
 from timm_attn import ops
-from timm_attn.attention.base import AttentionLayer
+from timm_attn.attention.base import AttentionLayer, positive
 
 
 class SimAM(AttentionLayer):
@@ -26,7 +26,7 @@ class SimAM(AttentionLayer):
         self, channels: int, *, e_lambda: float = 1e-4, device: Device = None, dtype: torch.dtype | None = None
     ) -> None:
         super().__init__(channels)
-        self.e_lambda = e_lambda
+        self.e_lambda = positive('e_lambda', e_lambda)
 
     def attention(self, x: Tensor) -> Tensor:
         """The factor of every neuron, (N, C, H, W)."""
