@@ -1,6 +1,8 @@
 """Layouts of state dicts, and what cannot be converted. Parity with the authors' logits is in test_parity.py."""
 
 import re
+from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
@@ -8,6 +10,7 @@ import torch
 from test_parity import reference_state_dict
 
 import timm_attn
+from timm_attn.weights.trained import trained_model
 
 ROW = 'resnet18_eca[k3577]'
 
@@ -17,7 +20,7 @@ def test_wrappers_prefixes_and_counters() -> None:
     expected = timm_attn.convert_state_dict(bare, 'resnet18_eca')
     counted = {**bare, 'layer1.0.conv1.total_ops': torch.zeros(1), 'total_params': torch.zeros(1)}
     parallel = {f'module.{k}': v for k, v in counted.items()}
-    for variant in (counted, parallel, {'state_dict': parallel, 'epoch': 3, 'arch': 'se_resnet50'}):
+    for variant in (counted, parallel, {'state_dict': parallel, 'epoch': 3, 'arch': 'se_resnet50'}, {'net': bare}):
         converted = timm_attn.convert_state_dict(variant, 'resnet18_eca')
         assert list(converted) == list(expected)
         assert all(torch.equal(converted[k], v) for k, v in expected.items())
@@ -29,6 +32,30 @@ def test_timms_own_layout_and_other_heads(name: str) -> None:
     state = timm.create_model(name, num_classes=7, in_chans=1).state_dict()
     converted = timm_attn.convert_state_dict(state, ours)
     timm.create_model(ours, num_classes=7, in_chans=1).load_state_dict(converted, strict=True)
+
+
+OPTIONS = [
+    ('cifar_resnet20_se', dict(attn_kwargs=dict(bias=True))),
+    ('resnet18_eca', dict(attn_kwargs=dict(layers=2))),
+    ('cifar_resnet20_bam', dict(attn_kwargs=dict(norm='inner'))),
+    ('cifar_resnet20_bam', dict(attn_kwargs=dict(branches='channel'))),
+    ('cifar_densenet100_12_bam', dict(attn_kwargs=dict(reduction=4))),
+    ('resnet18_simam', dict(global_pool='catavgmax')),
+    ('resnet18_simam', dict(stem_type='deep')),
+    ('repvgg_a0', {}),  # of timm, with two first convolutions
+    ('deit_tiny_distilled_patch16_224', {}),  # and with two heads
+]
+
+
+@pytest.mark.parametrize('name, options', OPTIONS)
+def test_options_that_change_the_keys(name: str, options: dict[str, Any]) -> None:
+    state = timm.create_model(name, num_classes=7, **options).state_dict()
+    content = {'state_dict': state, 'recipe': {'model_kwargs': options}}
+    model = trained_model(content, name, Path('last.pth.tar')).model
+    assert model.num_classes == 7 and all(torch.equal(v, state[k]) for k, v in model.state_dict().items())
+    if options:
+        with pytest.raises(ValueError, match='has keys that the model lacks|has shape|does not fit'):
+            trained_model({'state_dict': state}, name, Path('last.pth.tar'))
 
 
 def test_torchvisions_layouts() -> None:
@@ -107,6 +134,11 @@ def test_files_that_count_no_batches() -> None:
 
 
 def test_what_is_no_state_dict() -> None:
+    with pytest.raises(ValueError, match='maps keys to tensors, but got ResNet'):
+        timm_attn.convert_state_dict(timm.create_model('resnet18'), 'resnet18_simam')  # type: ignore[arg-type]
+    twice = {'fc.bias': torch.zeros(2), 'module.fc.bias': torch.ones(2)}
+    with pytest.raises(ValueError, match="'fc.bias' twice, with different prefixes, such as in 'module.fc.bias'"):
+        timm_attn.convert_state_dict(twice, 'resnet18_simam')
     for state in ({'epoch': 3}, {'state_dict': {'epoch': 3}}):
         with pytest.raises(ValueError, match="holds tensors, but 'epoch' is int"):
             timm_attn.convert_state_dict(state, 'resnet18_simam')

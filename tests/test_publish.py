@@ -185,9 +185,9 @@ def test_a_checkpoint_of_our_runner(tmp_path: Path) -> None:
         (
             {},
             dict(metrics=[{'split': 'test', 'top1': 50}]),
-            r"names its dataset.*but got {'split': 'test', 'top1': 50}",
+            r"must come with its dataset.*but got {'split': 'test', 'top1': 50}",
         ),
-        ({}, dict(metrics=[{'dataset': 'x', 'split': 'test', 'top1': 101}]), 'is in percent'),
+        ({}, dict(metrics=[{'dataset': 'x', 'split': 'test', 'top1': 101}]), 'are in percent'),
         ({}, dict(settings={'mean': [0.1, 0.2]}), 'mean must have one value or 3 values, got 2'),
         ({'state_dict': {'x': torch.zeros(1)}, 'state_dict_ema': None}, {}, 'keys that the model lacks, such as x'),
     ],

@@ -13,13 +13,7 @@ from torch import Tensor, nn
 
 from timm_attn import catalog, zoo
 from timm_attn.figures.canvas import Array
-from timm_attn.weights.trained import (
-    input_settings,
-    model_arguments,
-    read_training_file,
-    trained_model,
-    training_arguments,
-)
+from timm_attn.weights.trained import input_settings, read_training_file, trained_model
 
 
 @dataclass(frozen=True)
@@ -75,9 +69,7 @@ def load_net(name: str, checkpoint: Path | None = None, device: str = 'cpu', *, 
     if checkpoint is None:
         model = timm.create_model(name, pretrained=trained)
     else:
-        content = read_training_file(checkpoint)
-        trained_with = training_arguments(content)
-        model = trained_model(content, stem, checkpoint, model_args=model_arguments(trained_with))
+        model, trained_with, _ = trained_model(read_training_file(checkpoint), stem, checkpoint)
         settings = input_settings(trained_with)
     cfg: Any = model.default_cfg
     labels = list(cfg.get('label_names') or ())

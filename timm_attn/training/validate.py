@@ -13,13 +13,7 @@ from timm_attn.training.evaluate import evaluate
 from timm_attn.training.loaders import eval_loader
 from timm_attn.training.processes import joined
 from timm_attn.training.recipe import Recipe, import_modules, recipe_of
-from timm_attn.weights.trained import (
-    input_settings,
-    model_arguments,
-    read_training_file,
-    trained_model,
-    training_arguments,
-)
+from timm_attn.weights.trained import input_settings, read_training_file, trained_model
 
 _PLAIN: dict[str, Any] = dict(lr=0.1, workers=0)  # where no recipe says more
 
@@ -83,7 +77,9 @@ def _model(
     """The model, and the arguments it was trained with."""
     if file is None:
         chans = recipe.input_size[0] if recipe.input_size else 3
-        return timm.create_model(name, pretrained=True, in_chans=chans, **recipe.model_kwargs), {}
-    trained_with = training_arguments(content)
-    options = model_arguments(trained_with, dict(model_kwargs=recipe.model_kwargs))
-    return trained_model(content, name, file, ema=ema, model_args=options), trained_with
+        try:
+            return timm.create_model(name, pretrained=True, in_chans=chans, **recipe.model_kwargs), {}
+        except TypeError as error:
+            raise ValueError(f'{name} cannot be built with model_kwargs {recipe.model_kwargs}: {error}') from error
+    trained = trained_model(content, name, file, dict(model_kwargs=recipe.model_kwargs), ema=ema)
+    return trained.model, trained.arguments

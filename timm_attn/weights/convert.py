@@ -12,7 +12,7 @@ from timm_attn.attach import attention_layers
 from timm_attn.attention import ATTENTION
 
 # What training scripts wrap a state dict in, and what data-parallel and compiled models prefix its keys with.
-_WRAPPERS = ('state_dict_ema', 'model_ema', 'state_dict', 'model')
+_WRAPPERS = ('state_dict_ema', 'model_ema', 'state_dict', 'model_state_dict', 'model', 'net')
 _PREFIX = re.compile(r'^(module\.|_orig_mod\.)+')
 _COUNTERS = re.compile(r'(^|\.)total_(ops|params)$')  # thop leaves these buffers in a profiled model
 
@@ -137,7 +137,7 @@ LAYOUTS: tuple[tuple[str, Rules], ...] = (
 )
 
 
-def convert_state_dict(state_dict: Mapping[str, Any], model_name: str) -> dict[str, Tensor]:
+def convert_state_dict(state_dict: Mapping[str, Any], model_name: str, **model_args: Any) -> dict[str, Tensor]:
     """A state dict in any of the known layouts, with keys that load strictly into `timm.create_model(model_name)`.
 
     Known are the layouts of the SimAM, ECANet and attention-module (BAM, CBAM) repositories, of pytorchcv's copies of
@@ -145,28 +145,35 @@ def convert_state_dict(state_dict: Mapping[str, Any], model_name: str) -> dict[s
     prefixes; thop's counters are dropped. The numbers of classes and of input channels are the file's. The sizes of
     attention layers are options (kernel_size, reduction): the model checks them when it loads.
 
+    Args:
+        model_args: what else the model is built with, such as attn_kwargs=dict(bias=True), which adds keys.
+
     Raises:
         ValueError: the keys, or the shapes outside of the attention layers, are not those of the model; the message
             names the first ones, and the model that they fit, if it is one of the same backbone.
+        TypeError: the model does not take model_args.
     """
     if not timm.is_model(model_name):
         raise ValueError(f'Unknown model {model_name!r}: timm.list_models() shows the names.')
-    tensors = {_PREFIX.sub('', k): v for k, v in _unwrap(state_dict).items()}
+    tensors = _without_prefixes(_unwrap(state_dict))
     tensors = {k: v for k, v in tensors.items() if not _COUNTERS.search(k)}
     rules = [rule for sign, rules in LAYOUTS if any(re.search(sign, k) for k in tensors) for rule in rules]
     renamed = {_rename(k, rules): (k, v) for k, v in tensors.items()}
     for key in [k for k in renamed if k.endswith('.running_var')]:  # files of torch < 0.4.1 count no batches
         renamed.setdefault(key.replace('running_var', 'num_batches_tracked'), (key, torch.tensor(0)))
-    complaint = _complaint(renamed, model_name)
+    model = _empty_model(renamed, model_name, model_args)
+    complaint = _complaint(renamed, model)
     if complaint:
-        fits = [n for n in _siblings(model_name) if not _complaint(renamed, n)]
+        fits = [n for n in _siblings(model_name) if not _complaint(renamed, _empty_model(renamed, n, {}))]
         hint = f' These are the keys of {", ".join(fits)}.' if fits else ''
         raise ValueError(f'The state dict does not fit {model_name}: {complaint}.{hint}')
-    slots = _slots(_empty_model(renamed, model_name))
+    slots = _slots(model)
     return {_resolve(key, slots): value for key, (_, value) in renamed.items()}
 
 
 def _unwrap(state_dict: Mapping[str, Any]) -> Mapping[str, Tensor]:
+    if not isinstance(state_dict, Mapping):
+        raise ValueError(f'A state dict maps keys to tensors, but got {type(state_dict).__name__}.')
     for wrapper in _WRAPPERS:
         if isinstance(state_dict.get(wrapper), Mapping):
             state_dict = state_dict[wrapper]
@@ -177,15 +184,24 @@ def _unwrap(state_dict: Mapping[str, Any]) -> Mapping[str, Tensor]:
     return state_dict
 
 
+def _without_prefixes(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    tensors: dict[str, Tensor] = {}
+    for key, value in state_dict.items():
+        bare = _PREFIX.sub('', key)
+        if bare in tensors:
+            raise ValueError(f'The state dict has {bare!r} twice, with different prefixes, such as in {key!r}.')
+        tensors[bare] = value
+    return tensors
+
+
 def _rename(key: str, rules: Iterable[tuple[str, str]]) -> str:
     for pattern, replacement in rules:
         key = re.sub(pattern, replacement, key)
     return key
 
 
-def _complaint(renamed: Mapping[str, tuple[str, Tensor]], model_name: str) -> str:
+def _complaint(renamed: Mapping[str, tuple[str, Tensor]], model: nn.Module) -> str:
     """What keeps the renamed tensors from the model, in the file's own keys; '' if nothing does."""
-    model = _empty_model(renamed, model_name)
     slots = _slots(model)
     given = {_resolve(key, slots): (source, value) for key, (source, value) in renamed.items()}
     wanted = model.state_dict()
@@ -195,21 +211,32 @@ def _complaint(renamed: Mapping[str, tuple[str, Tensor]], model_name: str) -> st
     missing = [key for key in wanted if key not in given]
     if missing:
         return f'it lacks {", ".join(missing[:3])}'
-    fixed = [key for key in wanted if not any(key.startswith(f'{slot}.') for slot in slots.values())]
-    for key in fixed:
+    layers = tuple(f'{path}.' for path in attention_layers(model))
+    for key in (key for key in wanted if not key.startswith(layers)):
         source, value = given[key]
         if value.shape != wanted[key].shape:
             return f'{source} has shape {tuple(value.shape)} instead of {tuple(wanted[key].shape)}'
     return ''
 
 
-def _empty_model(renamed: Mapping[str, tuple[str, Tensor]], model_name: str) -> nn.Module:
-    """The model without storage, with the file's numbers of classes and input channels."""
+def sizes_of(tensors: Mapping[str, Tensor], model_name: str) -> dict[str, int]:
+    """The numbers of classes and of input channels that tensors in the model's own keys say, by timm's names."""
     cfg = timm.get_pretrained_cfg(model_name, allow_unregistered=False)
     assert cfg is not None
-    sizes = {'num_classes': (f'{cfg.classifier}.weight', 0), 'in_chans': (f'{cfg.first_conv}.weight', 1)}
-    found: dict[str, Any] = {name: renamed[key][1].shape[dim] for name, (key, dim) in sizes.items() if key in renamed}
-    return timm.create_model(model_name, device='meta', **found)
+    found = {}
+    for size, paths, dim in ('num_classes', cfg.classifier, 0), ('in_chans', cfg.first_conv, 1):
+        path = paths if isinstance(paths, str) else next(iter(paths or ()), '')  # the first of several heads or stems
+        if f'{path}.weight' in tensors:
+            found[size] = tensors[f'{path}.weight'].shape[dim]
+    return found
+
+
+def _empty_model(
+    renamed: Mapping[str, tuple[str, Tensor]], model_name: str, model_args: Mapping[str, Any]
+) -> nn.Module:
+    """The model without storage, with the file's numbers of classes and input channels."""
+    sizes = sizes_of({key: value for key, (_, value) in renamed.items()}, model_name)
+    return timm.create_model(model_name, device='meta', **{**sizes, **model_args})
 
 
 def _slots(model: nn.Module) -> dict[str, str]:

@@ -54,7 +54,7 @@ def import_checkpoint(full_name: str, file: Path | None = None, folder: str | Pa
 
 def _checked(checkpoint: Checkpoint, state_dict: Mapping[str, Any], file: Path) -> dict[str, Tensor]:
     """The converted tensors, after they were loaded strictly into the model they are for."""
-    converted = convert_state_dict(state_dict, checkpoint.name)
+    converted = convert_state_dict(state_dict, checkpoint.name, **checkpoint.model_args)
     classes = checkpoint.cfg['num_classes']
     model = timm.create_model(checkpoint.name, num_classes=classes, **checkpoint.model_args)
     try:

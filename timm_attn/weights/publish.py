@@ -18,13 +18,7 @@ from timm.models import is_model_in_modules, save_for_hf
 from timm_attn.attach import attention_layers
 from timm_attn.weights.manifest import HUB_PATTERNS, LICENSE, PATTERNS, Checkpoint
 from timm_attn.weights.store import file_digest
-from timm_attn.weights.trained import (
-    input_settings,
-    model_arguments,
-    read_training_file,
-    trained_model,
-    training_arguments,
-)
+from timm_attn.weights.trained import input_settings, read_training_file, trained_model
 
 FILENAME = 'model.safetensors'
 
@@ -71,15 +65,16 @@ def prepare(
     if not re.fullmatch(LICENSE, license):
         raise ValueError(f'A licence is an SPDX identifier such as Apache-2.0, but got {license!r}.')
     for row in metrics:
-        if not row.get('dataset') or not all(0 <= row.get(key, 0) <= 100 for key in ('top1', 'top5')):
-            raise ValueError(f'A metric names its dataset, and is in percent, but got {dict(row)}.')
+        if not row.get('dataset'):
+            raise ValueError(f'An accuracy must come with its dataset (--dataset), but got {dict(row)}.')
+        if not all(0 <= row.get(key, 0) <= 100 for key in ('top1', 'top5')):
+            raise ValueError(f'Accuracies are in percent, but got {dict(row)}.')
     if folder.exists() and any(folder.iterdir()):
         raise FileExistsError(f'{folder} is not empty: name a new folder.')
     content = read_training_file(file)
-    trained_with = training_arguments(content)
-    model_args = model_arguments(trained_with, settings or {}, {'model_kwargs': {'attn_kwargs': attn_kwargs}})
     overlay = {'tag': tag, 'license': license, 'label_names': None}  # not those of the model's own default checkpoint
-    model = trained_model(content, name, file, ema=ema, model_args=model_args, overlay=overlay)
+    said = settings or {}, {'model_kwargs': {'attn_kwargs': attn_kwargs}}
+    model, trained_with, model_args = trained_model(content, name, file, *said, ema=ema, overlay=overlay)
     data_config = input_settings(settings or {}, trained_with)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f'.{folder.name}.', dir=folder.parent) as scratch:

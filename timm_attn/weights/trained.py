@@ -3,11 +3,11 @@
 import argparse
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import timm
 
-from timm_attn.weights.convert import convert_state_dict
+from timm_attn.weights.convert import convert_state_dict, sizes_of
 from timm_attn.weights.read import read_checkpoint
 
 _EMA = ('state_dict_ema', 'model_ema')
@@ -66,21 +66,28 @@ def model_arguments(*sources: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
+class Trained(NamedTuple):
+    """A model from a file, the arguments or the recipe that it was trained with, and those of them that build it."""
+
+    model: Any
+    arguments: dict[str, Any]
+    options: dict[str, Any]
+
+
 def trained_model(
     content: Mapping[str, Any],
     name: str,
     file: Path,
-    *,
+    *sources: Mapping[str, Any],
     ema: bool = True,
-    model_args: Mapping[str, Any],
     overlay: Mapping[str, Any] | None = None,
-) -> Any:
-    """The model of a file's content, with its weights, classes and channels.
+) -> Trained:
+    """The model of a file's content, with its weights, classes, channels and options.
 
     Args:
         file: for the messages.
+        sources: what else says how the model was built, in recipes or arguments of train.py.
         ema: take the averaged weights where there are some.
-        model_args: see model_arguments.
         overlay: of the model's pretrained_cfg.
 
     Raises:
@@ -89,21 +96,16 @@ def trained_model(
     arch = str(content.get('arch', name)).partition('.')[0]
     if arch != name and timm.is_model(arch):  # else it is a hub's name, or that of a class
         raise ValueError(f'{file} is a checkpoint of {arch!r}, not of {name!r}.')
+    arguments = training_arguments(content)
+    options = model_arguments(arguments, *sources)
     averaged = next((content[key] for key in _EMA if key in content), None) if ema else None
     plain = {key: value for key, value in content.items() if key not in _EMA}
-    state_dict = convert_state_dict(plain if averaged is None else averaged, name)
-    cfg = timm.get_pretrained_cfg(name)
-    assert cfg is not None
     try:
-        model: Any = timm.create_model(
-            name,
-            num_classes=len(state_dict[f'{cfg.classifier}.weight']),
-            in_chans=state_dict[f'{cfg.first_conv}.weight'].shape[1],
-            pretrained_cfg_overlay=dict(overlay or {}),
-            **model_args,
-        )
+        state_dict = convert_state_dict(plain if averaged is None else averaged, name, **options)
+        sizes = sizes_of(state_dict, name)
+        model: Any = timm.create_model(name, pretrained_cfg_overlay=dict(overlay or {}), **{**sizes, **options})
         model.load_state_dict(state_dict, strict=True)
     except (RuntimeError, TypeError) as error:
         why = ' '.join(str(error).split())
-        raise ValueError(f'{file} does not fit {name} with {dict(model_args)}: {why}') from error
-    return model
+        raise ValueError(f'{file} does not fit {name} with {options}: {why}') from error
+    return Trained(model, arguments, options)
