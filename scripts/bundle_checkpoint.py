@@ -21,10 +21,11 @@ from safetensors.torch import load_file
 
 import timm_attn  # noqa: F401
 from timm_attn.data.fashion_mnist import CLASSES
-from timm_attn.training.recipe import load_recipe
+from timm_attn.training.recipe import recipe_of
 from timm_attn.weights.manifest import Checkpoint
 from timm_attn.weights.publish import manifest_row
 from timm_attn.weights.store import file_digest
+from timm_attn.weights.trained import read_training_file
 
 RECIPE, TAG = 'fashion_mnist', 'fmnist'
 ROOT = Path(__file__).resolve().parents[1]
@@ -33,7 +34,8 @@ MANIFEST = ROOT / 'weights_manifest.json'
 
 def record(name: str, weights: Path, data: Path, command: str, hardware: str) -> Checkpoint:
     """The manifest row of a file of weights, measured."""
-    recipe, today = load_recipe(RECIPE), datetime.date.today().isoformat()
+    recipe = recipe_of(read_training_file(weights)['recipe'], str(weights))  # of the run, whatever changed it
+    today, trained = datetime.date.today(), datetime.date.fromtimestamp(weights.stat().st_mtime)
     cfg = dict(
         input_size=recipe.input_size,
         pool_size=[7, 7],
@@ -55,13 +57,14 @@ def record(name: str, weights: Path, data: Path, command: str, hardware: str) ->
             top1=round(top1, 2),
             status='measured',
             command=measuring,
-            date=today,
+            date=today.isoformat(),
         )
         for split, images, top1 in measure(model, data)
     ]
     training = dict(
-        recipe=RECIPE, command=command, seed=recipe.seed, epochs=recipe.epochs, date=today, hardware=hardware,
-        torch=torch.__version__.partition('+')[0], timm=timm.__version__, selection='none: the last epoch',
+        recipe=RECIPE, command=command, seed=recipe.seed, epochs=recipe.epochs, date=trained.isoformat(),
+        hardware=hardware, torch=torch.__version__.partition('+')[0], timm=timm.__version__,
+        selection='none: the last epoch',
     )  # fmt: skip
     return Checkpoint(
         name=name,

@@ -24,7 +24,7 @@ models=(cifar_resnet20 cifar_resnet20_{se,cbam,eca,gc,srm,simam,bam})
 run_of() { echo "$output/$1.seed$2"; }
 command_of() {
     echo "OMP_NUM_THREADS=1 timm-attn train --config fashion_mnist --model $1 --seed $2${ARGS:+ $ARGS}" \
-        "--data-dir $output/data --output $(run_of "$1" "$2") --resume"
+        "--data-dir $(printf %q "$output/data") --output $(printf %q "$(run_of "$1" "$2")") --resume"
 }
 
 for seed in "${seeds[@]}"; do

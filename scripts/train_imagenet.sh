@@ -23,16 +23,21 @@ fi
 read -r recipe batch < <(python - "$model" "$processes" <<'END'
 import sys
 
-from timm_attn.training.recipe import RECIPES, load_recipe, recipe_for
+from timm_attn.training.recipe import RECIPES, load_recipe, processes_of, recipe_for
 
-model, processes = sys.argv[1], int(sys.argv[2])
-name = recipe_for(model)
+model, processes = sys.argv[1:]
+if not processes.isdecimal() or not int(processes):
+    sys.exit(f'PROCESSES must be a positive number, but got {processes!r}')
+try:
+    name = recipe_for(model)
+except ValueError as error:
+    sys.exit(str(error))
 if not name.endswith('in1k'):
     sys.exit(f'{model} is a net for small images: its recipe {name} runs on one process, by timm-attn train')
-total = load_recipe(name).batch_size * (1 if name == 'eca_mobilenetv2_in1k' else 4)
-if total % processes:
+total = load_recipe(name).batch_size * processes_of(name)
+if total % int(processes):
     sys.exit(f'the batch of {total} cannot be shared by {processes} processes')
-print(RECIPES / f'{name}.yaml', total // processes)
+print(RECIPES / f'{name}.yaml', total // int(processes))
 END
 ) || exit 1
 # shellcheck disable=SC2086

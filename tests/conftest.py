@@ -1,8 +1,9 @@
-"""One thread, one seed a test, and no network."""
+"""One thread, one seed a test, no network; real images and a run on them."""
 
 import os
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 os.environ['HF_HUB_OFFLINE'] = '1'
@@ -13,6 +14,10 @@ import torch
 torch.set_num_threads(1)
 if not torch.cuda.is_available():  # Triton reads it when it is first imported, which torchvision does
     os.environ.setdefault('TRITON_INTERPRET', '1')
+
+from images import MODEL, short, write_folders  # noqa: E402
+
+from timm_attn.training.runner import train  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
@@ -32,3 +37,23 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
     monkeypatch.setattr(socket.socket, 'connect', guarded)
     yield
+
+
+@pytest.fixture(scope='session')
+def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """100 real images to train and 100 to validate."""
+    return write_folders(tmp_path_factory.mktemp('images'))
+
+
+@pytest.fixture(scope='session')
+def finished(folders: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of two epochs, never interrupted."""
+    output = tmp_path_factory.mktemp('runs') / 'finished'
+    train(short(), MODEL, folders, output)
+    return output
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Path:
+    """20 images of two classes to train, and 20 to validate, for tests that change them."""
+    return write_folders(tmp_path / 'small', 20, classes=2)

@@ -1,5 +1,6 @@
 """Folders of real images for the tests of training, and a short recipe for them."""
 
+import csv
 from pathlib import Path
 from typing import Any
 
@@ -41,3 +42,8 @@ def group_norm_net() -> nn.Module:
     """A net without batch statistics, in which it does not matter how a batch is parted."""
     torch.manual_seed(0)
     return timm.create_model('resnet18_simam', num_classes=10, norm_layer='groupnorm')
+
+
+def rows(output: Path) -> list[dict[str, str]]:
+    with open(output / 'summary.csv', newline='') as f:
+        return list(csv.DictReader(f))

@@ -60,7 +60,7 @@ def test_predict_refuses(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> 
     assert f'no image {tmp_path / "gone.png"}' in fail(capsys, 'predict', NAME, tmp_path / 'gone.png')
     assert 'No pretrained weights exist for resnet50_srm' in fail(capsys, 'predict', 'resnet50_srm', good)
     assert 'Invalid pretrained tag (a1)' in fail(capsys, 'predict', f'{NAME}.a1', good)
-    assert "Unknown model 'resnet50'" in fail(capsys, 'predict', 'resnet50', good)
+    assert "Unknown model 'resnet5'" in fail(capsys, 'predict', 'resnet5', good)
 
 
 def test_demo(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,3 +97,11 @@ def test_training_verbs_refuse_in_one_line(capsys: pytest.CaptureFixture[str], t
     values = ['--attn-kwarg', 'e_lambda', '--values', '1', '1']
     assert 'different values' in fail(capsys, 'sweep', '--config', 'finetune', *common, *values)
     assert not list(tmp_path.iterdir())
+
+
+def test_ctrl_c_is_one_line(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr('timm_attn.catalog.listing', interrupted)
+    assert main(['list']) == 130 and capsys.readouterr().err == 'timm-attn: interrupted.\n'

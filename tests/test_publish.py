@@ -142,6 +142,13 @@ def test_a_folder_says_what_the_file_said(tmp_path: Path) -> None:
     assert 'ResNet-20 for 32x32 images with SimAM' in card and 'license: mit' in card and '7 classes' in card
 
 
+def test_classes_go_to_the_hub_by_name(tmp_path: Path) -> None:
+    names = [f'class of {i}' for i in range(7)]
+    file = train_py_file(tmp_path, trained_once(), options=dict(class_names=names))
+    record, _, config = record_of(tmp_path, file)
+    assert config['label_names'] == names and list(record.cfg['label_names']) == names
+
+
 def test_plain_weights_and_a_file_of_ours(tmp_path: Path) -> None:
     model = trained_once()
     _, state, _ = record_of(tmp_path, train_py_file(tmp_path, model), ema=False)

@@ -183,6 +183,21 @@ def test_a_checkpoint_of_ones_own(folder: Path, tmp_path: Path) -> None:
         list(compare((net, load_net(SIMAM)), [next(folder.glob('*/*.png'))], tmp_path))
 
 
+def test_a_net_for_grey_images(capsys: pytest.CaptureFixture[str], folder: Path, tmp_path: Path) -> None:
+    recipe = dict(input_size=[1, 28, 28], mean=[0.286], std=[0.353], crop_pct=1.0, interpolation='bilinear')
+    state = timm.create_model(SIMAM, in_chans=1).state_dict()
+    file, picture = tmp_path / 'grey.pth', next(folder.glob('*/*.png'))
+    torch.save({'state_dict': state, 'recipe': recipe}, file)
+    net = load_net(SIMAM, file)
+    pixels = torch.from_numpy(np.asarray(Image.open(picture).convert('L')) / 255)
+    torch.testing.assert_close(net.prepare(Image.open(picture).convert('RGB'))[0, 0].double(), (pixels - 0.286) / 0.353)
+    assert net.shown(net.prepare(Image.open(picture))).shape == (28, 28, 3)
+    assert str(picture) in run(capsys, 'predict', SIMAM, picture, '--checkpoint', file)
+    run(capsys, 'explain', SIMAM, picture, '--checkpoint', file, '--out', tmp_path)
+    run(capsys, 'selectivity', SIMAM, folder, '--checkpoint', file, '--out', tmp_path / 's.png')
+    run(capsys, 'profile', SIMAM, folder, '--checkpoint', file, '--out', tmp_path / 'p.png')
+
+
 def test_the_commands_and_pictures_of_the_readme_are_there() -> None:
     root = Path(__file__).parents[1]
     readme = (root / 'README.md').read_text(encoding='utf-8')

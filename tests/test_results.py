@@ -153,6 +153,8 @@ def test_curves(tmp_path: Path, monkeypatch: Any) -> None:
     assert drawn['timm']['epoch'] == drawn['ours']['epoch'] == [1, 2]
     with pytest.raises(FileNotFoundError, match='There is no .*nothing/summary.csv'):
         curves([tmp_path / 'nothing'], tmp_path / 'c.png')
+    with pytest.raises(ValueError, match='A run is named twice: '):
+        curves([tmp_path / 'timm', tmp_path / 'timm'], tmp_path / 'c.png')
     (tmp_path / 'timm' / 'summary.csv').write_text('epoch,lr\n1,0.1\n')
     with pytest.raises(ValueError, match='has no top1 and no top5, only epoch, lr'):
         curves([tmp_path / 'timm'], tmp_path / 'c.png')

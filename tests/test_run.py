@@ -48,14 +48,17 @@ def test_train_imagenet_picks_the_recipe(model: str, processes: int, recipe: str
     [
         (['resnet50_simam'], 'usage'),
         (['resnet50_simam', 'DATA', 3], 'the batch of 256 cannot be shared by 3 processes'),
-        (['squeezenet1_1_bam', 'DATA'], 'No paper says how it trained'),
+        (['squeezenet1_1_bam', 'DATA'], "No paper says how it trained 'squeezenet1_1_bam'.\n"),
+        (['resnet50_simam', 'DATA', 0], "PROCESSES must be a positive number, but got '0'"),
+        (['resnet50_simam', 'DATA', '--epochs', 1], "PROCESSES must be a positive number, but got '--epochs'"),
         (['cifar_resnet20_se', 'DATA'], 'is a net for small images'),
     ],
 )
 def test_train_imagenet_refuses(arguments: list[object], message: str, tmp_path: Path) -> None:
     (tmp_path / 'train.py').write_text('raise SystemExit("must not be reached")')
     done = run(ROOT / 'scripts' / 'train_imagenet.sh', *arguments, TIMM_SCRIPTS=tmp_path)
-    assert done.returncode and message in done.stderr and 'must not be reached' not in done.stderr
+    assert done.returncode and message in done.stderr
+    assert 'must not be reached' not in done.stderr and 'Traceback' not in done.stderr
 
 
 def test_train_imagenet_needs_train_py(tmp_path: Path) -> None:

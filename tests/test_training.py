@@ -1,7 +1,5 @@
 """The runner on real images: it learns, repeats itself bit for bit, and goes on exactly where it was interrupted."""
 
-import argparse
-import csv
 import os
 import random
 import resource
@@ -9,52 +7,28 @@ import signal
 import subprocess
 import sys
 import time
-import tracemalloc
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import timm
 import torch
 import yaml
-from images import CONFIG, MODEL, group_norm_net, short, write_folders
+from images import CONFIG, MODEL, group_norm_net, rows, short
 from safetensors.torch import load_file
 from test_data import ROOT
-from timm.data.scheduled_sampler import ScheduledTransformDataset
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from timm_attn.cli import main
 from timm_attn.data.fashion_mnist import BUNDLED, FashionMNIST
-from timm_attn.reports.nets import load_net
-from timm_attn.training import checkpoint, runner
-from timm_attn.training.data import Part, UnreadableImageError, names_of, open_split, unreadable
+from timm_attn.training import checkpoint
+from timm_attn.training.data import Part, open_split
 from timm_attn.training.engine import Engine, NonFiniteLossError
 from timm_attn.training.evaluate import confusion, top1, top1_on
 from timm_attn.training.loaders import eval_loader, take_batch, train_loader
 from timm_attn.training.recipe import Recipe, load_recipe
 from timm_attn.training.runner import train
 from timm_attn.training.validate import validate
-
-
-@pytest.fixture(scope='module')
-def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_folders(tmp_path_factory.mktemp('images'))
-
-
-@pytest.fixture(scope='module')
-def finished(folders: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of two epochs, never interrupted."""
-    output = tmp_path_factory.mktemp('runs') / 'finished'
-    train(short(), MODEL, folders, output)
-    return output
-
-
-def rows(output: Path) -> list[dict[str, str]]:
-    with open(output / 'summary.csv', newline='') as f:
-        return list(csv.DictReader(f))
 
 
 def same(a: Path, b: Path) -> bool:
@@ -204,6 +178,22 @@ def test_a_loss_that_is_no_number_stops_the_run(folders: Path, tmp_path: Path, m
     assert checkpoint.load(tmp_path / 'out' / 'last.pth.tar')['epoch'] == 0
 
 
+def test_a_last_update_that_diverges_keeps_the_checkpoint_before(folders: Path, tmp_path: Path) -> None:
+    """Its loss was finite: only the test after it tells."""
+    output = tmp_path / 'out'
+    with pytest.raises(NonFiniteLossError, match='validation loss is nan after epoch 1. .*last.pth.tar has its beg'):
+        train(short(epochs=1, batch_size=100, lr=1e38), MODEL, folders, output)
+    state = checkpoint.load(output / 'last.pth.tar')['state_dict']
+    assert all(v.isfinite().all() for v in state.values()) and not (output / 'last.safetensors').exists()
+
+
+def test_the_loss_of_a_stream_that_ends_early(monkeypatch: Any) -> None:
+    loader = eval_loader(Part(FashionMNIST('train'), range(40)), CONFIG, 20)
+    loss = Engine(group_norm_net(), loader, short()).epoch(0)['loss']
+    monkeypatch.setattr(type(loader), '__len__', lambda self: 4)  # what was expected of it
+    assert Engine(group_norm_net(), loader, short()).epoch(0)['loss'] == pytest.approx(loss)
+
+
 @pytest.mark.parametrize('changes', [{}, dict(workers=2), dict(train_img_sizes=[16], train_batches_per_epoch=7)])
 def test_the_batches_are_known(changes: dict[str, Any], folders: Path) -> None:
     recipe = short(**changes)
@@ -237,6 +227,7 @@ def test_the_head_alone(folders: Path, tmp_path: Path) -> None:
         load_file(tmp_path / 'out' / 'last.safetensors'),
     )
     changed = {k for k in start if not torch.equal(start[k], end[k])}
+    assert (end['fc.weight'] - start['fc.weight']).abs().max() > 0.1  # a new one: the folders' names are others
     assert changed == {'fc.weight', 'fc.bias'}
     assert (tmp_path / 'out' / 'confusion.png').read_bytes()[:4] == b'\x89PNG'
 
@@ -295,186 +286,3 @@ def test_tensorboard(folders: Path, tmp_path: Path, monkeypatch: Any) -> None:
     events = EventAccumulator(str(tmp_path / 'with' / 'tensorboard'))
     events.Reload()
     assert [e.step for e in events.Scalars('top1')] == [1, 2]
-
-
-@pytest.fixture
-def small(tmp_path: Path) -> Iterator[Path]:
-    yield write_folders(tmp_path / 'small', 20, classes=2)
-
-
-def refused(message: str, folder: Path, output: Path, recipe: Recipe | None = None) -> None:
-    with pytest.raises((ValueError, RuntimeError, FileNotFoundError), match=message):
-        train(recipe or short(), MODEL, folder, output)
-    assert not output.exists()  # nothing half-written
-
-
-def test_folders_that_cannot_be_trained_on(small: Path, tmp_path: Path) -> None:
-    output = tmp_path / 'out'
-    refused('There is no folder .*gone of images', tmp_path / 'gone', output)
-    refused('2 classes: 0_t-shirt, 1_trouser', small, output, short(num_classes=10))
-    refused('20 training images do not fill one batch of 50', small, output, short(batch_size=50))
-    (small / 'validation' / '1_trouser').rename(small / 'validation' / 'trousers')
-    refused(r"classes of 'train' and 'validation' differ: \['1_trouser', 'trousers'\]", small, output)
-    (small / 'validation').rename(small / 'elsewhere')
-    refused("must have a folder or tar for each of 'train' and 'validation'", small, output)
-    (small / 'elsewhere').rename(small / 'validation')
-    for file in (small / 'train' / '1_trouser').iterdir():
-        file.unlink()
-    refused(r'train has images of one class only \(0_t-shirt\)', small, output)
-    for file in (small / 'train' / '0_t-shirt').iterdir():
-        file.unlink()
-    refused('Found 0 images', small, output)
-
-
-def test_an_image_costs_the_same_in_a_large_set(small: Path) -> None:
-    images = open_split(short(), small, 'train')
-    images.reader.samples *= 10_000
-    images.unreadable = torch.zeros(len(images), dtype=torch.uint8)
-    tracemalloc.start()
-    images[0]
-    peak = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert len(images) > 100_000 and peak < 500_000  # bytes
-
-
-@pytest.mark.parametrize('workers', [0, 1])
-def test_unreadable_images(workers: int, small: Path, tmp_path: Path) -> None:
-    broken = sorted((small / 'train' / '1_trouser').iterdir())[:2]
-    broken[0].write_text('not an image')
-    broken[1].write_bytes(broken[1].read_bytes()[:100])
-    recipe = short(workers=workers, batch_size=10, epochs=1)
-    with pytest.raises(
-        UnreadableImageError, match=r'^\S+1_trouser/\d+.png cannot be read as an image .*--unreadable skip'
-    ):
-        train(recipe, MODEL, small, tmp_path / 'stopped')
-    train(recipe, MODEL, small, tmp_path / 'skipped', skip_unreadable=True)
-    assert rows(tmp_path / 'skipped')[0]['unreadable'] == '2'
-    images = open_split(recipe, small, 'train', training=True, skip_unreadable=True)
-    assert unreadable(images) == 0 and images[len(images) - 1][1] == 1
-    place = images.reader.samples.index((str(broken[0]), 1))
-    assert images[place][1] == 1 and unreadable(images) == 2  # both have another in their place
-    part = Part(images, [place, 0])
-    assert part[0][1] == 0 and unreadable(part) == 1  # one of the part
-    for file in small.glob('*/*/*'):
-        file.write_text('broken')
-    with pytest.raises(UnreadableImageError, match='Not one of the 20 files'):
-        open_split(recipe, small, 'train', training=True, skip_unreadable=True)[0]
-    with pytest.raises(ValueError, match='no images to evaluate'):
-        validate(MODEL, small, weights=tmp_path / 'skipped' / 'last.pth.tar', skip_unreadable=True)
-
-
-def test_unreadable_images_count_for_nothing_in_a_test(small: Path, tmp_path: Path) -> None:
-    """Another in its place would count twice, and may be of another class."""
-    weights = train(short(epochs=1), MODEL, small, tmp_path / 'out')
-    whole = validate(MODEL, small, weights=weights)
-    broken = sorted((small / 'validation' / '0_t-shirt').iterdir())
-    for file in broken:
-        file.write_text('broken')
-    found = validate(MODEL, small, weights=weights, skip_unreadable=True)
-    for file in broken:
-        file.unlink()
-    (small / 'validation' / '0_t-shirt' / 'readable.png').write_bytes(next(small.glob('train/0*/*')).read_bytes())
-    assert found['unreadable'] == len(broken) and found['images'] == 20 - len(broken)
-    right = validate(MODEL, small, weights=weights)  # with one more image
-    assert abs(right['top1'] * right['images'] - found['top1'] * found['images']) in (
-        pytest.approx(0, abs=1e-6),
-        pytest.approx(100),
-    )
-    assert whole['images'] == 20 and whole['loss'] != found['loss']
-
-
-OPTIONS = dict(attn_kwargs=dict(e_lambda=0.1))
-
-
-@pytest.fixture(scope='module')
-def with_options(folders: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run whose options no tensor shows."""
-    output = tmp_path_factory.mktemp('runs') / 'options'
-    train(short(epochs=1, model_kwargs=OPTIONS, model_ema=True, model_ema_decay=0.5), MODEL, folders, output)
-    return output
-
-
-@pytest.mark.parametrize('recipe', [None, short()])
-@pytest.mark.parametrize('name', ['last.pth.tar', 'last.safetensors', 'theirs.pth.tar'])
-def test_a_file_says_what_its_model_is(
-    name: str, recipe: Recipe | None, folders: Path, with_options: Path, tmp_path: Path
-) -> None:
-    state = checkpoint.load(with_options / 'last.pth.tar')
-    state['args'] = argparse.Namespace(
-        model_kwargs=OPTIONS, **{k: vars(short())[k] for k in ('input_size', 'crop_pct')}
-    )
-    torch.save({k: state[k] for k in ('state_dict', 'args', 'arch')}, tmp_path / 'theirs.pth.tar')
-    file = (tmp_path if name.startswith('theirs') else with_options) / name
-    found = validate(MODEL, folders, weights=file, recipe=recipe, ema=False)
-    assert found['loss'] == pytest.approx(float(rows(with_options)[-1]['val_loss']), rel=1e-5)
-    assert load_net(MODEL, file).model.layer1[0].conv_attn.e_lambda == 0.1
-    assert load_net(MODEL, file).data_config['input_size'] == (3, 16, 16)
-    with pytest.raises(ValueError, match=r"trained with attn_kwargs \{'e_lambda': 0.1\}, but got \{'e_lambda': 0.2\}"):
-        validate(MODEL, folders, weights=file, recipe=short(model_kwargs=dict(attn_kwargs=dict(e_lambda=0.2))))
-
-
-def test_the_averaged_weights_are_measured(folders: Path, with_options: Path) -> None:
-    measured = [
-        validate(MODEL, folders, weights=with_options / name)['loss']
-        for name in ('last.pth.tar', 'last_ema.safetensors', 'last.safetensors')
-    ]
-    assert measured[0] == measured[1] != measured[2]
-
-
-def test_changes_of_a_checkpoint_s_recipe(folders: Path, finished: Path, capsys: Any) -> None:
-    common = ['validate', '--model', MODEL, '--data-dir', str(folders), '--checkpoint', str(finished / 'last.pth.tar')]
-    assert main([*common, '--set', 'crop_pct=0.5', '--set', 'hflip=0.0']) == 0
-    halved = capsys.readouterr().out
-    assert main(common) == 0 and capsys.readouterr().out != halved
-    assert main([*common, '--set', 'no_such=1']) == 1 and 'no_such' in capsys.readouterr().err
-    assert (
-        main([*common, '--set', 'crop_pct=[']) == 1 and "value in YAML, but got 'crop_pct=['" in capsys.readouterr().err
-    )
-    assert main([*common, '--set', 'device_modules=[no.such]']) == 1
-    assert "device module 'no.such' cannot be imported" in capsys.readouterr().err
-
-
-def test_tars_without_being_named(tmp_path: Path) -> None:
-    script = ROOT / 'scripts' / 'fashion_mnist_to_tar.py'
-    subprocess.run([sys.executable, script, BUNDLED, tmp_path], check=True, capture_output=True)
-    assert len(open_split(short(), tmp_path, 'train')) == len(open_split(short(), tmp_path, 'validation')) == 1000
-
-
-@pytest.mark.parametrize('wrap', [lambda d: Part(d, range(10, 20)), lambda d: ScheduledTransformDataset(d, [str])])
-def test_the_images_of_a_loss_have_names(wrap: Any, folders: Path) -> None:
-    images = open_split(short(), folders, 'train')
-    start = 10 if isinstance(wrap(images), Part) else 0
-    assert names_of(wrap(images), [2, 3]) == [str(images.filename(start + i, absolute=True)) for i in (2, 3)]
-    assert names_of(wrap(FashionMNIST('train')), [2, 3]) == [f'number {start + 2}', f'number {start + 3}']
-
-
-def test_validate_reads_checkpoints_of_train_py(folders: Path, finished: Path, tmp_path: Path) -> None:
-    """They hold the script's arguments and numpy's numbers beside the weights."""
-    state = load_file(finished / 'last.safetensors')
-    extra = {'args': argparse.Namespace(lr=0.1), 'metric': np.float64(50), 'arch': MODEL}
-    torch.save({'state_dict': state, **extra}, tmp_path / 'model_best.pth.tar')
-    theirs, ours = (
-        validate(MODEL, folders, weights=path, recipe=short())
-        for path in (tmp_path / 'model_best.pth.tar', finished / 'last.safetensors')
-    )
-    assert theirs == ours
-
-
-def test_validate_refuses(small: Path, finished: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=f'{MODEL} has 10 classes, but .*small has 2'):
-        validate(MODEL, small)
-    with pytest.raises(ValueError, match='last.safetensors has 10 classes, but .* has 2'):
-        validate(MODEL, small, weights=finished / 'last.safetensors')
-    with pytest.raises(FileNotFoundError, match='no checkpoint .*gone'):
-        validate(MODEL, small, weights=tmp_path / 'gone.safetensors')
-    with pytest.raises(ValueError, match="is a checkpoint of 'cifar_resnet20_simam', not of 'cifar_resnet20_se'"):
-        validate('cifar_resnet20_se', small, weights=finished / 'last.safetensors')
-
-
-def test_what_is_held_out_is_not_trained_on(folders: Path) -> None:
-    trained, held = runner.data.held_out(short(), folders, 30)
-    assert len(trained) == 70 and len(held) == 30
-    files = [set(names_of(part, range(len(part)))) for part in (trained, held)]
-    assert not files[0] & files[1] and len(files[0] | files[1]) == 100
-    with pytest.raises(ValueError, match='100 images cannot be held out of 100'):
-        runner.data.held_out(short(), folders, 100)

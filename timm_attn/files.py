@@ -46,3 +46,17 @@ def check_writable(target: Path) -> None:
             pass
     except OSError as error:
         raise OSError(f'{target} cannot be written: {error.strerror} ({error.filename}).') from error
+
+
+def write_whole(path: Path, content: bytes | memoryview) -> None:
+    """Writes a file that is at any moment either the old one or complete.
+
+    Raises:
+        RuntimeError: it cannot be written; the old one is still there.
+    """
+    try:
+        with replacing(path) as file:
+            file.write(content)
+    except OSError as error:
+        kept = 'the last one is kept' if path.exists() else 'there is none yet'
+        raise RuntimeError(f'{path} ({len(content):,} bytes) cannot be written: {error.strerror}; {kept}.') from error

@@ -17,6 +17,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         args.run(args)
     except BrokenPipeError:  # the reader of a pipe has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except KeyboardInterrupt:
+        print('timm-attn: interrupted.', file=sys.stderr)
+        return 130
     except (ValueError, RuntimeError, OSError) as error:
         print(f'timm-attn: {" ".join(str(error).split())}', file=sys.stderr)
         return 1

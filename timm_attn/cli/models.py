@@ -1,4 +1,4 @@
-"""The verbs of `timm-attn` about the zoo: list, info, predict, demo, paper."""
+"""The verbs of `timm-attn` about the zoo: list, info, demo, paper."""
 
 import argparse
 from pathlib import Path
@@ -13,11 +13,6 @@ def add_verbs(verbs: 'argparse._SubParsersAction[argparse.ArgumentParser]') -> N
     verb = verbs.add_parser('info', help='what a model is')
     verb.add_argument('name')
     verb.set_defaults(run=_info)
-
-    verb = verbs.add_parser('predict', help='the top 5 classes of images, by a model with a checkpoint')
-    verb.add_argument('name')
-    verb.add_argument('images', nargs='+', type=Path)
-    verb.set_defaults(run=_predict)
 
     verb = verbs.add_parser('demo', help='a bundled checkpoint at work: accuracy, fine-tuning, a picture; no network')
     verb.add_argument('--picture', type=Path, default=Path('timm_attn_demo.png'), help='default: %(default)s')
@@ -39,13 +34,6 @@ def _info(args: argparse.Namespace) -> None:
     from timm_attn.catalog import description
 
     print('\n'.join(description(args.name)))
-
-
-def _predict(args: argparse.Namespace) -> None:
-    from timm_attn.predict import predict
-
-    for prediction in predict(args.name, args.images):
-        print(f'{prediction.path}: ' + ', '.join(f'{label} {100 * p:.1f} %' for label, p in prediction.classes))
 
 
 def _demo(args: argparse.Namespace) -> None:

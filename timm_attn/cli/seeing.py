@@ -1,4 +1,4 @@
-"""The verbs of `timm-attn` that look into nets and time them: explain, profile, selectivity, cost, benchmark."""
+"""The verbs of `timm-attn` that look into nets: predict, explain, profile, selectivity, cost, benchmark."""
 
 import argparse
 from collections.abc import Sequence
@@ -8,6 +8,10 @@ from typing import Any
 
 def add_verbs(verbs: 'argparse._SubParsersAction[argparse.ArgumentParser]') -> None:
     """Adds the parsers; only a verb that runs imports more than argparse."""
+    verb = _verb(verbs, 'predict', _predict, 'the top 5 classes of images')
+    _add_checkpoint(verb)
+    verb.add_argument('images', nargs='+', type=Path)
+
     verb = _verb(verbs, 'explain', _explain, 'what a layer makes of pictures: Grad-CAM, attention, top 5', trained=True)
     verb.add_argument('images', nargs='+', type=Path)
     verb.add_argument('--layer', metavar='PATH', help='any layer of the net; default: its last attention layer')
@@ -47,10 +51,14 @@ def _verb(verbs: Any, name: str, run: Any, help: str, trained: bool = False) -> 
     verb.add_argument('name', help='a model of the zoo or of timm')
     verb.add_argument('--device', default='cpu', help='such as cuda; default: %(default)s')
     if trained:
-        verb.add_argument('--checkpoint', type=Path, metavar='FILE', help='its weights; default: the pretrained ones')
+        _add_checkpoint(verb)
         verb.add_argument('--against', metavar='NAME2', help='a second net')
         verb.add_argument('--against-checkpoint', type=Path, metavar='FILE')
     return verb
+
+
+def _add_checkpoint(verb: argparse.ArgumentParser) -> None:
+    verb.add_argument('--checkpoint', type=Path, metavar='FILE', help='its weights; default: the pretrained ones')
 
 
 def _add_files(verb: argparse.ArgumentParser) -> None:
@@ -69,6 +77,18 @@ def _nets(args: argparse.Namespace) -> list[Any]:
     return distinct(nets)
 
 
+def _predict(args: argparse.Namespace) -> None:
+    from timm_attn.reports.nets import load_net
+    from timm_attn.reports.predict import predict
+
+    for path, classes in predict(load_net(args.name, args.checkpoint, args.device), args.images):
+        print(f'{path}: {_words(classes)}')
+
+
+def _words(classes: Sequence[tuple[str, float]]) -> str:
+    return ', '.join(f'{label} {100 * p:.1f} %' for label, p in classes)
+
+
 def _explain(args: argparse.Namespace) -> None:
     from timm_attn.reports.explain import compare, explain
 
@@ -81,8 +101,7 @@ def _explain(args: argparse.Namespace) -> None:
         options = dict(layer=args.layer, label=args.label, file_format=args.format)
         rows = explain(first, args.images, args.out, **options)
     for path, sheet, classes in rows:
-        top = ', '.join(f'{label} {100 * p:.1f} %' for label, p in classes)
-        print(f'{path}: {top}; {sheet or "no sheet, the nets agree"}')
+        print(f'{path}: {_words(classes)}; {sheet or "no sheet, the nets agree"}')
 
 
 def _profile(args: argparse.Namespace) -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from timm_attn.predict import decode_image
+from timm_attn.images import decode_image
 from timm_attn.reports.nets import Net
 from timm_attn.training.loaders import eval_loader
 from timm_attn.training.processes import Processes
@@ -31,7 +31,8 @@ class Pictures(Dataset[tuple[Any, int]]):
             self.source: Any = create_dataset('', root=str(path))
         except (RuntimeError, ValueError, tarfile.TarError) as error:
             raise ValueError(f'{path} has no images in class folders: {error}') from error
-        self.transform: Any = None  # timm's loaders set it
+        self.mode = 'RGB'  # batches_of sets both
+        self.transform: Any = None
         reader = self.source.reader
         names = reader.class_to_idx if hasattr(reader, 'class_to_idx') else reader.class_name_to_idx
         self.classes: list[str] = sorted(names, key=names.__getitem__)
@@ -44,11 +45,12 @@ class Pictures(Dataset[tuple[Any, int]]):
     def __getitem__(self, index: int) -> tuple[Any, int]:
         file, label = self.source.reader[index]
         with file:
-            image = decode_image(file, self.source.filename(index, absolute=True))
+            image = decode_image(file, self.source.filename(index, absolute=True)).convert(self.mode)
         return (image if self.transform is None else self.transform(image)), int(label)
 
 
-def batches_of(dataset: Any, net: Net, batch_size: int = 100) -> Iterable[tuple[Tensor, Tensor]]:
+def batches_of(dataset: Pictures, net: Net, batch_size: int = 100) -> Iterable[tuple[Tensor, Tensor]]:
     """Every picture once, under the preprocessing of the net's cfg, on its device, with a progress bar."""
+    dataset.mode = net.image_mode
     loader = eval_loader(dataset, net.data_config, batch_size, processes=Processes(net.device))
     return tqdm(loader, desc=net.name, unit='batch', leave=False)

@@ -19,7 +19,7 @@ from timm_attn.analysis.hooks import find_layers
 from timm_attn.attach import attention_layers
 from timm_attn.attention import AttentionLayer
 from timm_attn.figures.canvas import Array
-from timm_attn.predict import read_image
+from timm_attn.images import read_image
 from timm_attn.reports.nets import Net
 
 # Where Grad-CAM is taken, in the words of the sheet

@@ -26,15 +26,20 @@ class Net:
     labels: list[str]
     device: torch.device
 
+    @property
+    def image_mode(self) -> str:
+        """Pillow's name of what the net takes: colour or grey."""
+        return 'L' if self.data_config['input_size'][0] == 1 else 'RGB'
+
     def prepare(self, image: Image.Image) -> Tensor:
-        """A batch of one normalised image, (1, 3, H, W)."""
+        """A batch of one normalised image, (1, C, H, W)."""
         transform: Callable[[Image.Image], Tensor] = create_transform(**self.data_config)
-        return transform(image)[None].to(self.device)
+        return transform(image.convert(self.image_mode))[None].to(self.device)
 
     def shown(self, images: Tensor) -> Array:
         """What the net saw of the first image, (H, W, 3) in 0..1."""
         mean, std = (torch.tensor(self.data_config[k])[:, None, None] for k in ('mean', 'std'))
-        shown: Array = (images[0].cpu() * std + mean).clamp(0, 1).permute(1, 2, 0).numpy()
+        shown: Array = (images[0].cpu() * std + mean).clamp(0, 1).expand(3, -1, -1).permute(1, 2, 0).numpy()
         return shown
 
     @torch.inference_mode()
@@ -68,12 +73,13 @@ def load_net(name: str, checkpoint: Path | None = None, device: str = 'cpu', *, 
     settings: dict[str, Any] = {}
     if checkpoint is None:
         model = timm.create_model(name, pretrained=trained)
+        cfg: Any = model.default_cfg
+        labels = list(cfg.get('label_names') or ())
     else:
-        model, trained_with, _ = trained_model(read_training_file(checkpoint), stem, checkpoint)
-        settings = input_settings(trained_with)
-    cfg: Any = model.default_cfg
-    labels = list(cfg.get('label_names') or ())
-    if checkpoint is not None or len(labels) != model.num_classes:  # whose classes are others
+        trained_with = trained_model(read_training_file(checkpoint), stem, checkpoint)
+        model, labels = trained_with.model, trained_with.class_names or []
+        settings = input_settings(trained_with.arguments)
+    if len(labels) != model.num_classes:
         labels = [f'class {i}' for i in range(int(model.num_classes))]  # type: ignore[arg-type]
     return Net(name, model.to(on).eval(), resolve_data_config(settings, model=model), labels, on)
 

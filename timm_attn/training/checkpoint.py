@@ -9,12 +9,13 @@ import io
 import random
 from collections.abc import Mapping
 from pathlib import Path
+from reprlib import repr  # of a thousand class names the first
 from typing import Any, cast
 
 import numpy as np
 import torch
 
-from timm_attn.files import replacing
+from timm_attn.files import write_whole
 from timm_attn.training.engine import Engine
 from timm_attn.weights.trained import read_training_file
 
@@ -66,7 +67,7 @@ def restore(engine: Engine, state: Mapping[str, Any], model_name: str, options: 
     if 'random' not in state or 'recipe' not in state:
         raise ValueError(f'{path} was not written by this runner: it has no random states, so it cannot go on exactly.')
     ours, theirs = {**vars(engine.recipe), **options}, {**state['recipe'], **state['options']}
-    differing = [f'{key} ({theirs.get(key)!r}, now {ours[key]!r})' for key in ours if theirs.get(key) != ours[key]]
+    differing = [f'{k} ({repr(theirs.get(k))}, now {repr(ours[k])})' for k in ours if theirs.get(k) != ours[k]]
     if differing:
         raise ValueError(f'{path} was trained otherwise: {", ".join(differing)}.')
     if len(state['random']) != engine.processes.count:
@@ -89,20 +90,6 @@ def save(path: Path, state: Mapping[str, Any]) -> None:
     buffer = io.BytesIO()  # torch.save to a full disk aborts the process
     torch.save(dict(state), buffer)
     write_whole(path, buffer.getbuffer())
-
-
-def write_whole(path: Path, content: bytes | memoryview) -> None:
-    """Writes a file that is at any moment either the old one or complete.
-
-    Raises:
-        RuntimeError: it cannot be written; the old one is still there.
-    """
-    try:
-        with replacing(path) as file:
-            file.write(content)
-    except OSError as error:
-        kept = 'the last one is kept' if path.exists() else 'there is none yet'
-        raise RuntimeError(f'{path} ({len(content):,} bytes) cannot be written: {error.strerror}; {kept}.') from error
 
 
 def load(path: Path) -> dict[str, Any]:

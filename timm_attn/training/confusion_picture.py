@@ -16,7 +16,7 @@ def confusion_picture(counts: npt.NDArray[np.integer[Any]], classes: Sequence[st
     """Rows are the true classes, columns the predicted ones; colour is the share of the row, numbers are images."""
     n = len(classes)
     numbered = n <= _NUMBERED
-    cell, font = (36, ImageFont.load_default(13)) if numbered else (max(1, 900 // n), ImageFont.load_default(13))
+    cell, font = 36 if numbered else max(1, 900 // n), ImageFont.load_default(13)
     margin = 20 + (max(int(font.getlength(name)) for name in classes) if numbered else 0)
     title = f'rows: true, columns: predicted; top-1 {100 * np.trace(counts) / max(int(counts.sum()), 1):.2f} %'
     width = max(margin + n * cell + 20, int(font.getlength(title)) + 20)

@@ -21,6 +21,8 @@ def curves(runs: Sequence[Path], picture: Path, metrics: Sequence[str] = ('top1'
     """
     if not picture.parent.is_dir():
         raise FileNotFoundError(f'There is no folder {picture.parent} for the picture.')
+    if len({run.resolve() for run in runs}) < len(runs):
+        raise ValueError(f'A run is named twice: {", ".join(map(str, runs))}.')
     names = [run.resolve().name for run in runs]
     if len(set(names)) < len(names):
         names = [str(run) for run in runs]

@@ -1,6 +1,7 @@
 """The images of a recipe: opened by timm, checked before anything is trained on them."""
 
 import os
+import tarfile
 from collections.abc import Iterable, Iterator, Sequence
 from copy import copy
 from pathlib import Path
@@ -52,8 +53,9 @@ class Images(ImageDataset):
 
     def _read(self, place: int) -> tuple[Image.Image | None, int]:
         name: Any = self.filename
-        file, label = self.reader[place]
+        label = LEFT_OUT
         try:
+            file, label = self.reader[place]
             with file:
                 return Image.open(file).convert(self.input_img_mode), label
         except _UNREADABLE as error:
@@ -99,7 +101,7 @@ def open_split(
 
     Raises:
         FileNotFoundError: there is no such folder.
-        ValueError: it has fewer than two classes.
+        ValueError: it has fewer than two classes, is a damaged tar, or there are only other splits.
         RuntimeError: it has no images.
     """
     if not recipe.dataset and not data_dir.exists():
@@ -107,21 +109,26 @@ def open_split(
     if not recipe.dataset and not (data_dir / split).exists() and (data_dir / f'{split}.tar').is_file():
         split = f'{split}.tar'
     open_dataset: Any = create_dataset  # typed more narrowly than it is
-    opened = open_dataset(
-        recipe.dataset,
-        root=str(data_dir),
-        split=split,
-        is_training=training,
-        class_map=recipe.class_map,
-        download=recipe.dataset_download,
-        batch_size=recipe.batch_size,
-        seed=recipe.seed,
-        input_img_mode='RGB' if recipe.input_size is None or recipe.input_size[0] == 3 else 'L',
-        input_key=recipe.input_key,
-        target_key=recipe.target_key,
-        num_samples=recipe.train_num_samples if training else recipe.val_num_samples,
-    )
-    dataset = Images(opened, skip_unreadable, training) if not recipe.dataset else opened
+    try:
+        opened = open_dataset(
+            recipe.dataset,
+            root=str(data_dir),
+            split=split,
+            is_training=training,
+            class_map=recipe.class_map,
+            download=recipe.dataset_download,
+            batch_size=recipe.batch_size,
+            seed=recipe.seed,
+            input_img_mode='RGB' if recipe.input_size is None or recipe.input_size[0] == 3 else 'L',
+            input_key=recipe.input_key,
+            target_key=recipe.target_key,
+            num_samples=recipe.train_num_samples if training else recipe.val_num_samples,
+        )
+    except (tarfile.TarError, EOFError) as error:
+        raise ValueError(f'{data_dir / split} is not a whole tar: {error}.') from error
+    dataset = Images(opened, skip_unreadable, training) if isinstance(opened, ImageDataset) else opened
+    if isinstance(dataset, Images) and not recipe.dataset:
+        _refuse_another_split(dataset, data_dir, split)
     classes = class_names(dataset)
     if classes is not None and len(classes) < 2:
         raise ValueError(
@@ -129,6 +136,16 @@ def open_split(
             'each class needs a folder of its own.'
         )
     return dataset
+
+
+def _refuse_another_split(dataset: Images, data_dir: Path, split: str) -> None:
+    """timm reads all of a folder in which it does not find the split: right for class folders, wrong for splits."""
+    if not data_dir.is_dir() or os.path.realpath(dataset.reader.root) != os.path.realpath(data_dir):
+        return
+    folders = sorted(child for child in data_dir.iterdir() if child.is_dir())
+    if any(inner.is_dir() for folder in folders for inner in folder.iterdir()):
+        have = ', '.join(folder.name for folder in folders[:10])
+        raise ValueError(f'{data_dir} has no split {split!r}, neither a folder nor a tar, only {have}.')
 
 
 def open_both(recipe: Recipe, data_dir: Path, *, skip_unreadable: bool = False) -> tuple[Any, Any]:

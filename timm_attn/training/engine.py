@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from timm_attn.training.data import names_of
+from timm_attn.training.evaluate import check_labels
 from timm_attn.training.loaders import Loader, set_epoch, take_batch
 from timm_attn.training.processes import ALONE, Processes
 from timm_attn.training.recipe import Recipe
@@ -38,6 +39,11 @@ def make_scheduler(optimizer: torch.optim.Optimizer, recipe: Recipe, updates_per
     return scheduler, range(recipe.start_epoch or 0, stop)
 
 
+def autocast_of(recipe: Recipe, device: torch.device) -> Callable[[], Any]:
+    """What a recipe's forward passes run in."""
+    return partial(torch.autocast, device.type, dtype=getattr(torch, recipe.amp_dtype)) if recipe.amp else nullcontext
+
+
 class Engine:
     """A model and all that changes with it while it is trained."""
 
@@ -49,6 +55,7 @@ class Engine:
         if recipe.sync_bn and processes.count > 1:
             model = convert_sync_batchnorm(model)
         self.model = model
+        self.classes: Any = model.num_classes
         self.frozen = _freeze_body(model) if head_only else []
         self.task = ClassificationTask(
             model, criterion_kwargs=dict(smoothing=recipe.smoothing), device=device, verbose=False
@@ -63,15 +70,16 @@ class Engine:
             # torch deprecates the argument without a substitute for False
             options = dict(broadcast_buffers=False) if recipe.no_ddp_bb else {}
             self.task.prepare_distributed(device_ids=ids, **options)
-        self.autocast: Any = nullcontext
-        self.scaler = None
-        if recipe.amp:
-            self.autocast = partial(torch.autocast, device.type, dtype=getattr(torch, recipe.amp_dtype))
-            if device.type == 'cuda' and recipe.amp_dtype == 'float16':
-                self.scaler = NativeScaler(device=device.type)
+        self.autocast = autocast_of(recipe, device)
+        scaled = recipe.amp and device.type == 'cuda' and recipe.amp_dtype == 'float16'
+        self.scaler = NativeScaler(device=device.type) if scaled else None
         self.interrupted: Callable[[], bool] = lambda: False  # asked before each step
         self.updates = -(-len(loader) // recipe.grad_accum_steps)  # an epoch
         self.scheduler, self.epochs = make_scheduler(self.optimizer, recipe, self.updates)
+        if not self.epochs:
+            raise ValueError(
+                f'There is no epoch to train: start_epoch is {recipe.start_epoch}, epochs {recipe.epochs}.'
+            )
 
     def to_epoch(self, epoch: int) -> None:
         """Puts the schedule and the shuffling where an epoch begins."""
@@ -82,7 +90,7 @@ class Engine:
 
     def epoch(self, epoch: int) -> dict[str, Any]:
         """Trains for an epoch; its number from 1, first learning rate, mean loss, accuracies in %, and seconds."""
-        start, losses = time.perf_counter(), 0.0
+        start, losses, steps = time.perf_counter(), 0.0, 0
         self.to_epoch(epoch)
         self._train_mode()
         lr = self.optimizer.param_groups[0]['lr']
@@ -95,11 +103,13 @@ class Engine:
             if self.interrupted():
                 raise KeyboardInterrupt
             batch = take_batch(self.loader)
+            if batch is None:
+                check_labels(labels, self.classes)
             value, output = self._step(images, labels, share, is_update)
             if not math.isfinite(value):
                 raise NonFiniteLossError(self._not_finite(value, number, step, batch))
             evaluator.update(output, labels)
-            losses += value
+            losses, steps = losses + value, steps + 1
             bar.set_postfix(loss=f'{value:.3f}', refresh=False)
             if is_update:
                 update += 1
@@ -111,7 +121,7 @@ class Engine:
             for ema in {False, self.task.has_ema()}:
                 distribute_bn(self.task.get_trainable_module(ema=ema), count, self.recipe.dist_bn == 'reduce')
         seen = evaluator.compute(distributed=count > 1)
-        mean = sum(self.processes.gather(losses / len(self.loader))) / count
+        mean = sum(self.processes.gather(losses / max(steps, 1))) / count  # a stream may end early
         seconds = round(time.perf_counter() - start, 1)
         return dict(epoch=number, lr=lr, loss=mean, train_top1=seen['top1'], train_top5=seen['top5'], seconds=seconds)
 

@@ -22,25 +22,43 @@ def evaluate(
     autocast: Callable[[], Any] = nullcontext,
     channels_last: bool = False,
 ) -> dict[str, float]:
-    """Mean cross-entropy, top-1 and top-5 in % over all processes; the model is left in evaluation mode."""
+    """Mean cross-entropy, top-1 and top-5 in %, and the number of images, over all processes.
+
+    The model is left in evaluation mode.
+    """
     evaluator, seen = ClassificationEvaluator(processes.device), 0
     for output, labels in _outputs(model, loader, autocast, channels_last):
+        check_labels(labels, output.shape[1])
         evaluator.update(output, labels)
         seen += len(labels)
-    if not sum(processes.gather(seen)):
+    images = sum(processes.gather(seen))
+    if not images:
         raise ValueError('There are no images to evaluate.')
     metrics = evaluator.compute(distributed=processes.count > 1)
-    return {name: metrics[name] for name in ('loss', 'top1', 'top5')}
+    return {**{name: metrics[name] for name in ('loss', 'top1', 'top5')}, 'images': images}
 
 
 @torch.inference_mode()
-def confusion(model: nn.Module, loader: Any, classes: int, processes: Processes = ALONE) -> Tensor:
+def confusion(
+    model: nn.Module,
+    loader: Any,
+    classes: int,
+    processes: Processes = ALONE,
+    autocast: Callable[[], Any] = nullcontext,
+    channels_last: bool = False,
+) -> Tensor:
     """How many images of each class (row) were taken for each class (column), over all processes."""
     counts = torch.zeros(classes * classes, dtype=torch.int64)
-    for output, labels in _outputs(model, loader, nullcontext, False):
+    for output, labels in _outputs(model, loader, autocast, channels_last):
         pairs = labels * classes + output.argmax(dim=1)
         counts += torch.bincount(pairs.cpu(), minlength=len(counts))
     return processes.total(counts).cpu().view(classes, classes)
+
+
+def check_labels(labels: Tensor, classes: int) -> None:
+    """Raises ValueError for a label that is no class of the model; only streamed data can have one."""
+    if int(labels.max()) >= classes:
+        raise ValueError(f'An image has the label {int(labels.max())}, but the model has {classes} classes.')
 
 
 def _outputs(

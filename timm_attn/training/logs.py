@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from timm_attn.training.checkpoint import write_whole
+from timm_attn.files import write_whole
 
 
 def one_line(row: Mapping[str, float]) -> str:

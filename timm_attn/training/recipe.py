@@ -2,7 +2,9 @@
 
 import fnmatch
 import importlib
-from collections.abc import Mapping
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from types import NoneType, UnionType
@@ -22,6 +24,9 @@ _OF_MODEL = {
     '*res*_eca': 'eca_resnet_in1k',
     '*resn*': 'simam_resnet_in1k',
 }
+
+
+_PROCESSES = {'eca_mobilenetv2_in1k': 1}  # where it is not 4 on ImageNet, 1 on small images
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +115,8 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     # not plateau: its state would be lost in a checkpoint
     'sched': ('cosine', 'step', 'multistep', 'poly', 'tanh', 'constant'),
 }
-_AT_LEAST_ONE = ('batch_size', 'epochs', 'grad_accum_steps', 'validation_batch_size')
+_LEAST = dict(batch_size=1, epochs=1, grad_accum_steps=1, validation_batch_size=1, workers=0)
+_LEAST |= dict(start_epoch=0, warmup_epochs=0, cooldown_epochs=0)
 
 
 def load_recipe(name_or_path: str, changes: Mapping[str, Any] | None = None) -> Recipe:
@@ -144,15 +150,26 @@ def recipe_of(values: Mapping[str, Any], source: str) -> Recipe:
         raise ValueError(f'{source} has no lr.')
     for key, value in values.items():
         if not _fits(value, known[key]):
-            hint = ' (YAML reads 1e-3 as a text: write 1.0e-3)' if isinstance(value, str) else ''
+            hint = _number_hint(value)
             raise ValueError(f'{source} has {key}: {value!r}, but it must be {_words(known[key])}{hint}.')
         if value not in _CHOICES.get(key, (value,)):
             raise ValueError(
                 f'{source} has {key}: {value!r}, but it must be one of {", ".join(map(repr, _CHOICES[key]))}.'
             )
-        if key in _AT_LEAST_ONE and value is not None and value < 1:
-            raise ValueError(f'{source} has {key}: {value}, but it must be at least 1.')
+        if key in _LEAST and value is not None and value < _LEAST[key]:
+            raise ValueError(f'{source} has {key}: {value}, but it must be at least {_LEAST[key]}.')
     return Recipe(**values)
+
+
+@contextmanager
+def usable(recipe: Recipe) -> Iterator[None]:
+    """A block in which timm is handed values of a recipe; what it does not take becomes a ValueError."""
+    try:
+        yield
+    except (AssertionError, ImportError, IndexError, KeyError, TypeError) as error:
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        said = str(error) or f'{frame.line} ({Path(frame.filename).name}, line {frame.lineno})'
+        raise ValueError(f'The recipe has a value that cannot be used, {type(error).__name__}: {said}.') from error
 
 
 def import_modules(recipe: Recipe) -> None:
@@ -164,7 +181,7 @@ def import_modules(recipe: Recipe) -> None:
     for module in recipe.device_modules:
         try:
             importlib.import_module(module)
-        except ImportError as error:
+        except Exception as error:  # it is anybody's code
             raise ValueError(f'The device module {module!r} cannot be imported: {error}.') from error
 
 
@@ -177,7 +194,12 @@ def recipe_for(model_name: str) -> str:
     for pattern, recipe in _OF_MODEL.items():
         if fnmatch.fnmatch(model_name, pattern):
             return recipe
-    raise ValueError(f'No paper says how it trained {model_name!r}; choose a recipe yourself with --config.')
+    raise ValueError(f'No paper says how it trained {model_name!r}.')
+
+
+def processes_of(recipe: str) -> int:
+    """How many processes a recipe's batch_size is a share for."""
+    return _PROCESSES.get(recipe, 4 if recipe.endswith('in1k') else 1)
 
 
 def _fits(value: Any, kind: Any) -> bool:
@@ -190,6 +212,14 @@ def _fits(value: Any, kind: Any) -> bool:
     if kind in (int, float):
         return isinstance(value, (int, kind)) and not isinstance(value, bool)
     return isinstance(value, kind)
+
+
+def _number_hint(value: Any) -> str:
+    try:
+        number = yaml.safe_dump(float(value)).split()[0] if isinstance(value, str) else ''
+    except ValueError:
+        number = ''
+    return f' (YAML reads {value} as a text: write {number})' if number else ''
 
 
 def _words(kind: Any) -> str:

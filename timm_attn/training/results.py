@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
-from timm_attn.training.checkpoint import write_whole
+from timm_attn.files import write_whole
 from timm_attn.training.statistics import Summary, summary, welch
 
 

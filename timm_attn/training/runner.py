@@ -1,6 +1,7 @@
 """A recipe from the first image to the last epoch's weights."""
 
 import json
+import math
 from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
@@ -14,7 +15,7 @@ from timm.data import resolve_data_config
 from timm.utils import random_seed
 from torch import Tensor, nn
 
-from timm_attn.files import replacing
+from timm_attn.files import replacing, write_whole
 from timm_attn.training import checkpoint, data
 from timm_attn.training.confusion_picture import confusion_picture
 from timm_attn.training.engine import Engine, NonFiniteLossError
@@ -23,7 +24,7 @@ from timm_attn.training.interrupt import noticing_ctrl_c
 from timm_attn.training.loaders import Loader, eval_loader, train_loader
 from timm_attn.training.logs import one_line, open_tensorboard, write_csv
 from timm_attn.training.processes import Processes, joined
-from timm_attn.training.recipe import Recipe, import_modules
+from timm_attn.training.recipe import Recipe, import_modules, usable
 
 LAST = 'last.pth.tar'  # timm's name
 
@@ -63,18 +64,24 @@ def train(
         raise ValueError(f'{output} already has a run: go on with --resume, or choose another --output.')
     with joined(recipe.device) as processes:
         random_seed(recipe.seed, processes.rank)
-        engine, tests, classes = _prepare(recipe, model_name, data_dir, processes, head_only, holdout, skip_unreadable)
+        with usable(recipe):
+            engine, tests, classes = _prepare(
+                recipe, model_name, data_dir, processes, head_only, holdout, skip_unreadable
+            )
         output.mkdir(parents=True, exist_ok=True)
-        options = dict(head_only=head_only, holdout=holdout)  # what a resumed run must repeat, beside its recipe
+        # what a resumed run must repeat, beside its recipe
+        options = dict(head_only=head_only, holdout=holdout, class_names=classes)
         rows, epochs = _resumed(engine, model_name, options, output / LAST)
         writer = open_tensorboard(output / 'tensorboard', len(rows) + 1) if tensorboard and processes.primary else None
         with noticing_ctrl_c() as engine.interrupted:
             _run(engine, epochs, tests, model_name, options, output, rows, writer)
         if confusion_matrix:
-            counts = confusion(engine.model, tests, len(classes), processes)
+            model: Any = engine.task.get_eval_model()
+            names = classes or [str(i) for i in range(model.num_classes)]
+            counts = confusion(model, tests, len(names), processes, engine.autocast, recipe.channels_last)
             if processes.primary:
                 with replacing(output / 'confusion.png') as file:
-                    confusion_picture(counts.numpy(), classes).save(file, 'PNG')
+                    confusion_picture(counts.numpy(), names).save(file, 'PNG')
     return output / 'last.safetensors'
 
 
@@ -86,8 +93,8 @@ def _prepare(
     head_only: bool,
     holdout: int,
     skip_unreadable: bool,
-) -> tuple[Engine, Loader, list[str]]:
-    """What trains the model, the batches that test it, and the names of the classes."""
+) -> tuple[Engine, Loader, list[str] | None]:
+    """What trains the model, the batches that test it, and the names of the classes where the data says them."""
     with processes.one_first() if recipe.dataset_download else nullcontext():  # it alone downloads
         trained_on, tested_on = (
             data.held_out(recipe, data_dir, holdout, skip_unreadable=skip_unreadable)
@@ -103,8 +110,7 @@ def _prepare(
     loader = train_loader(trained_on, data_config, recipe, processes)
     batch_size = recipe.validation_batch_size or recipe.batch_size
     tests = eval_loader(tested_on, data_config, batch_size, workers=recipe.workers, processes=processes)
-    names = classes or [str(i) for i in range(model.num_classes)]
-    return Engine(model, loader, recipe, processes, head_only), tests, names
+    return Engine(model, loader, recipe, processes, head_only), tests, classes
 
 
 def _resumed(
@@ -119,7 +125,7 @@ def _resumed(
 
 
 def build(model_name: str, recipe: Recipe, classes: list[str] | None) -> nn.Module:
-    """The model of a recipe, as timm's train.py builds it.
+    """The model of a recipe, as timm's train.py builds it, but with a new head where its classes are not the images'.
 
     Raises:
         ValueError: the recipe has another number of classes than the images, or options that the model lacks.
@@ -131,7 +137,7 @@ def build(model_name: str, recipe: Recipe, classes: list[str] | None) -> nn.Modu
             f'{", ".join(classes[:10])}{", ..." if len(classes) > 10 else ""}.'
         )
     try:
-        return timm.create_model(
+        model: Any = timm.create_model(
             model_name,
             pretrained=recipe.pretrained,
             in_chans=recipe.input_size[0] if recipe.input_size else 3,
@@ -141,6 +147,11 @@ def build(model_name: str, recipe: Recipe, classes: list[str] | None) -> nn.Modu
         )
     except TypeError as error:
         raise ValueError(f'{model_name!r} cannot be built with model_kwargs {recipe.model_kwargs}: {error}') from error
+    labels = model.pretrained_cfg.get('label_names')
+    if recipe.pretrained and classes and labels and list(labels) != classes:  # as many, but others
+        model.reset_classifier(len(classes))
+    built: nn.Module = model
+    return built
 
 
 def _run(
@@ -162,7 +173,7 @@ def _run(
             checkpoint.save(last, state)
 
     if primary:
-        checkpoint.write_whole(output / 'recipe.yaml', yaml.safe_dump(vars(engine.recipe)).encode())
+        write_whole(output / 'recipe.yaml', yaml.safe_dump(vars(engine.recipe)).encode())
         if rows:  # a kill may have come between the checkpoint and the table
             write_csv(output / 'summary.csv', rows)
     try:
@@ -170,7 +181,7 @@ def _run(
             save_state(epochs.start - 1)
         for epoch in epochs:
             row = engine.epoch(epoch)
-            rows.append({**row, **_tested(engine, tests), **_skipped(engine, tests)})
+            rows.append({**row, **_tested(engine, tests, row['epoch']), **_skipped(engine, tests)})
             save_state(epoch)
             if primary:
                 _report(output, rows, writer)
@@ -179,17 +190,19 @@ def _run(
     except KeyboardInterrupt:
         raise RuntimeError(f'Interrupted. {_kept(last, rows)}; --resume goes on from there.') from None
     if primary:
-        _write_weights(output, engine, model_name)
+        _write_weights(output, engine, model_name, options)
     engine.processes.gather(None)  # until all is written
 
 
-def _tested(engine: Engine, tests: Loader) -> dict[str, float]:
+def _tested(engine: Engine, tests: Loader, number: int) -> dict[str, float]:
     """The validation metrics of an epoch, of the moving average too where there is one."""
 
     def test(model: Any) -> dict[str, float]:
         return evaluate(model, tests, engine.processes, engine.autocast, engine.recipe.channels_last)
 
     metrics = test(engine.task.get_eval_model())
+    if not math.isfinite(metrics['loss']):  # the last update of the epoch
+        raise NonFiniteLossError(f'The validation loss is {metrics["loss"]} after epoch {number}.')
     found = dict(val_loss=metrics['loss'], top1=round(metrics['top1'], 2), top5=round(metrics['top5'], 2))
     if engine.task.has_ema():
         found['top1_ema'] = round(test(engine.task.get_eval_model(ema=True))['top1'], 2)
@@ -213,12 +226,13 @@ def _kept(last: Path, rows: list[dict[str, Any]]) -> str:
     return f'{last} has the run up to the end of epoch {rows[-1]["epoch"]}' if rows else f'{last} has its beginning'
 
 
-def _write_weights(output: Path, engine: Engine, model_name: str) -> None:
+def _write_weights(output: Path, engine: Engine, model_name: str, options: Mapping[str, Any]) -> None:
     states: dict[str, Mapping[str, Tensor]] = {
         **engine.task.get_checkpoint_state(),
         **engine.task.get_checkpoint_state(ema=True),
     }
-    metadata = dict(format='pt', arch=model_name, recipe=json.dumps(vars(engine.recipe)))
+    said = dict(recipe=vars(engine.recipe), options=options)
+    metadata = dict(format='pt', arch=model_name, **{key: json.dumps(value) for key, value in said.items()})
     for key, state in states.items():
         name = 'last.safetensors' if key == 'state_dict' else 'last_ema.safetensors'
-        checkpoint.write_whole(output / name, save({k: v.cpu().contiguous() for k, v in state.items()}, metadata))
+        write_whole(output / name, save({k: v.cpu().contiguous() for k, v in state.items()}, metadata))

@@ -2,12 +2,14 @@
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from timm_attn.files import write_whole
 from timm_attn.training import checkpoint, plots
 from timm_attn.training.engine import NonFiniteLossError
 from timm_attn.training.processes import joined
@@ -70,7 +72,7 @@ def sweep(
             table.append(_row(value, top1, repeats))
     if processes.primary:
         content = dict(model=model_name, attn_kwarg=attn_kwarg, holdout=holdout, recipe=vars(recipe), rows=table)
-        checkpoint.write_whole(output / 'sweep.json', (json.dumps(content, indent=2) + '\n').encode())
+        write_whole(output / 'sweep.json', (json.dumps(content, indent=2) + '\n').encode())
         title = f'{model_name}, {repeats} runs a value'
         plots.draw_sweep(output / 'sweep.png', attn_kwarg, values, [row['top1'] for row in table], title)
     return table
@@ -82,7 +84,10 @@ def _row(value: str, top1: list[float], repeats: int) -> dict[str, Any]:
 
 
 def _number(value: str) -> Any:
+    with suppress(ValueError):
+        if 'e' in value.lower():  # YAML takes 1e-4 for a text
+            return float(value)
     try:
-        return float(value) if 'e' in value.lower() else yaml.safe_load(value)  # YAML takes 1e-4 for a text
-    except ValueError:
         return yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ValueError(f'A value to try must be in YAML, but got {value!r}.') from error

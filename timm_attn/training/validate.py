@@ -1,6 +1,7 @@
 """The accuracy of a checkpoint, or of a training's last epoch, on images."""
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,11 @@ import torch
 from timm.data import resolve_data_config
 
 from timm_attn.training import data
+from timm_attn.training.engine import autocast_of
 from timm_attn.training.evaluate import evaluate
 from timm_attn.training.loaders import eval_loader
 from timm_attn.training.processes import joined
-from timm_attn.training.recipe import Recipe, import_modules, recipe_of
+from timm_attn.training.recipe import Recipe, import_modules, recipe_of, usable
 from timm_attn.weights.trained import input_settings, read_training_file, trained_model
 
 _PLAIN: dict[str, Any] = dict(lr=0.1, workers=0)  # where no recipe says more
@@ -53,33 +55,33 @@ def validate(
         recipe = recipe_of({**_PLAIN, **(content.get('recipe') or {})}, f'The checkpoint {weights}')
     recipe = recipe_of({**vars(recipe), **(changes or {})}, 'What the recipe is changed to')
     import_modules(recipe)
-    with joined(device or recipe.device) as processes:
-        tested_on = data.open_split(recipe, data_dir, split or recipe.val_split, skip_unreadable=skip_unreadable)
-        model, trained_with = _model(model_name, recipe, content, weights, ema)
+    with joined(device or recipe.device) as processes, usable(recipe):
+        with processes.one_first() if recipe.dataset_download else nullcontext():  # it alone downloads
+            tested_on = data.open_split(recipe, data_dir, split or recipe.val_split, skip_unreadable=skip_unreadable)
+        model, trained_with, trained_on = _model(model_name, recipe, content, weights, ema)
         classes = data.class_names(tested_on)
         if classes is not None and len(classes) != model.num_classes:
             raise ValueError(
                 f'{weights or model_name} has {model.num_classes} classes, but {data_dir} has {len(classes)}.'
             )
+        if classes and trained_on and classes != trained_on:
+            differing = sorted({*classes} ^ {*trained_on}) or 'their order'
+            raise ValueError(f'{data_dir} has other classes than {weights} was trained on: {differing}.')
         model.to(processes.device, memory_format=torch.channels_last if recipe.channels_last else None)
         config = resolve_data_config(input_settings(vars(recipe), trained_with), model=model)
         batch_size = recipe.validation_batch_size or recipe.batch_size
         workers = recipe.workers if workers is None else workers
         loader = eval_loader(tested_on, config, batch_size, workers=workers, processes=processes)
-        metrics = evaluate(model, loader, processes, channels_last=recipe.channels_last)
-        left_out = data.unreadable(tested_on, processes)
-    return {**metrics, 'images': len(tested_on) - left_out, 'unreadable': left_out}
+        metrics = evaluate(model, loader, processes, autocast_of(recipe, processes.device), recipe.channels_last)
+        return {**metrics, 'unreadable': data.unreadable(tested_on, processes)}
 
 
 def _model(
     name: str, recipe: Recipe, content: Mapping[str, Any], file: Path | None, ema: bool
-) -> tuple[Any, Mapping[str, Any]]:
-    """The model, and the arguments it was trained with."""
+) -> tuple[Any, Mapping[str, Any], list[str] | None]:
+    """The model, and, where a file says them, the arguments and the classes it was trained with."""
     if file is None:
         chans = recipe.input_size[0] if recipe.input_size else 3
-        try:
-            return timm.create_model(name, pretrained=True, in_chans=chans, **recipe.model_kwargs), {}
-        except TypeError as error:
-            raise ValueError(f'{name} cannot be built with model_kwargs {recipe.model_kwargs}: {error}') from error
+        return timm.create_model(name, pretrained=True, in_chans=chans, **recipe.model_kwargs), {}, None
     trained = trained_model(content, name, file, dict(model_kwargs=recipe.model_kwargs), ema=ema)
-    return trained.model, trained.arguments
+    return trained.model, trained.arguments, trained.class_names

@@ -72,14 +72,17 @@ def prepare(
     if folder.exists() and any(folder.iterdir()):
         raise FileExistsError(f'{folder} is not empty: name a new folder.')
     content = read_training_file(file)
+    sources = settings or {}, {'model_kwargs': {'attn_kwargs': attn_kwargs}}
     overlay = {'tag': tag, 'license': license, 'label_names': None}  # not those of the model's own default checkpoint
-    said = settings or {}, {'model_kwargs': {'attn_kwargs': attn_kwargs}}
-    model, trained_with, model_args = trained_model(content, name, file, *said, ema=ema, overlay=overlay)
+    model, trained_with, model_args, label_names = trained_model(
+        content, name, file, *sources, ema=ema, overlay=overlay
+    )
     data_config = input_settings(settings or {}, trained_with)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f'.{folder.name}.', dir=folder.parent) as scratch:
         whole = Path(scratch, folder.name)
-        save_for_hf(model, str(whole), model_args=model_args, data_config=data_config, safe_serialization=True)
+        said = dict(model_config=dict(label_names=label_names), model_args=model_args, data_config=data_config)
+        save_for_hf(model, str(whole), **said, safe_serialization=True)
         record = Checkpoint(
             name=name,
             tag=tag,
@@ -103,9 +106,10 @@ def prepare(
 
 def _cfg(folder: Path) -> dict[str, Any]:
     """What config.json says of the input, as the manifest has it."""
-    cfg = json.loads((folder / 'config.json').read_text(encoding='utf-8'))['pretrained_cfg']
-    fields = ('input_size', 'mean', 'std', 'interpolation', 'crop_pct', 'num_classes')
-    return {key: tuple(cfg[key]) if isinstance(cfg[key], list) else cfg[key] for key in fields}
+    config = json.loads((folder / 'config.json').read_text(encoding='utf-8'))
+    cfg = {**config['pretrained_cfg'], **config}
+    fields = ('input_size', 'mean', 'std', 'interpolation', 'crop_pct', 'num_classes', 'label_names')
+    return {key: tuple(cfg[key]) if isinstance(cfg[key], list) else cfg[key] for key in fields if key in cfg}
 
 
 def push(record: Checkpoint, folder: Path, repo: str, private: bool = False) -> Checkpoint:

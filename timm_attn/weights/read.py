@@ -41,7 +41,7 @@ def read_checkpoint(path: Path) -> Mapping[str, Any]:
     """The dict in a file of torch.save, or the tensors of a .safetensors file.
 
     A .safetensors file whose metadata says what trained it, as our runner's do, gives a checkpoint: `state_dict`,
-    `arch` and `recipe`.
+    `arch`, `recipe` and `options`.
 
     Raises:
         ValueError: it is neither, or holds more than tensors and plain values.
@@ -121,7 +121,8 @@ def _read_safetensors(path: Path) -> Mapping[str, Any]:
     if 'recipe' not in metadata:
         return tensors
     try:
-        return dict(state_dict=tensors, arch=metadata['arch'], recipe=json.loads(metadata['recipe']))
+        recipe, options = (json.loads(text) for text in (metadata['recipe'], metadata.get('options', '{}')))
+        return dict(state_dict=tensors, arch=metadata['arch'], recipe=recipe, options=options)
     except (json.JSONDecodeError, KeyError) as error:
         raise ValueError(f'{path} has metadata that this runner did not write: {error}.') from error
 

@@ -67,11 +67,12 @@ def model_arguments(*sources: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class Trained(NamedTuple):
-    """A model from a file, the arguments or the recipe that it was trained with, and those of them that build it."""
+    """A model from a file, the arguments or recipe it was trained with, those that build it, and its classes' names."""
 
     model: Any
     arguments: dict[str, Any]
     options: dict[str, Any]
+    class_names: list[str] | None
 
 
 def trained_model(
@@ -108,4 +109,4 @@ def trained_model(
     except (RuntimeError, TypeError) as error:
         why = ' '.join(str(error).split())
         raise ValueError(f'{file} does not fit {name} with {options}: {why}') from error
-    return Trained(model, arguments, options)
+    return Trained(model, arguments, options, (content.get('options') or {}).get('class_names'))
