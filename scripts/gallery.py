@@ -44,7 +44,7 @@ def samples() -> tuple[list[Path], list[Path]]:
 
 
 def commands(explained: Sequence[Path], disagreed: Sequence[Path], images: Path) -> list[list[object]]:
-    """The arguments of `timm-attn`, a row a picture or several."""
+    """The arguments of `timm-attn`, one row per picture or several."""
     return [
         ['explain', NET, *explained, '--layer', 'layer1.2.conv_attn', '--out', GALLERY],
         ['explain', NET, *disagreed, '--against', PLAIN, '--out', GALLERY],

@@ -100,7 +100,7 @@ def printed_speeds(numbers: Mapping[str, Any]) -> str:
 
 
 def compiled_speeds(numbers: Mapping[str, Any]) -> str:
-    """The nets under torch.compile beside the compiled plain net, a row a net, a column a case."""
+    """The nets under torch.compile beside the compiled plain net, one row per net, one column per case."""
     rows = [row for row in numbers['rows'] if '/compiled/' in row['case'] and row['variant'] != row['reference']]
     cases = list(dict.fromkeys(row['case'] for row in rows))
     lines: dict[str, list[str]] = {}

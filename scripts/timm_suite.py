@@ -239,7 +239,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--cache', type=Path, default=CACHE, help="where timm's tests are kept")
     parser.add_argument('-k', default='', metavar='EXPR', help="pytest's -k")
     parser.add_argument('-x', action='store_true', help='stop at the first failure')
-    parser.add_argument('-v', action='store_true', help='one line a test')
+    parser.add_argument('-v', action='store_true', help='one line per test')
     return parser.parse_args()
 
 

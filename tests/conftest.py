@@ -1,4 +1,4 @@
-"""One thread, one seed a test, no network; real images and a run on them."""
+"""One thread, one seed per test, no network; real images and a run on them."""
 
 import os
 import socket

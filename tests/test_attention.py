@@ -79,7 +79,7 @@ def test_trains_on_small_maps_and_batches(name: str, shape: tuple[int, ...]) -> 
     y.square().sum().backward()
     assert y.shape == x.shape and y.isfinite().all() and x.grad is not None and x.grad.isfinite().all()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in layer.parameters())
-    if shape[0] * shape[2] * shape[3] == 1:  # one value a channel: the running statistics stay
+    if shape[0] * shape[2] * shape[3] == 1:  # one value per channel: the running statistics stay
         for key, value in layer.state_dict().items():
             torch.testing.assert_close(value, before[key], rtol=0, atol=0)
 

@@ -330,7 +330,7 @@ def test_a_run(tiny: None, capsys: pytest.CaptureFixture[str], tmp_path: Path) -
     text = capsys.readouterr().out
     assert text.splitlines()[-2:] == [str(out), str(out.with_suffix('.json'))]
     assert {path.name for path in out.parent.iterdir()} == {'speed.png', 'speed.json'}
-    for line in ('| SimAM saved for backward, in inputs (1 + 2 numbers a channel) | <= 1.001 | ', '| no GPU |'):
+    for line in ('| SimAM saved for backward, in inputs (1 + 2 numbers per channel) | <= 1.001 | ', '| no GPU |'):
         assert line in text
     assert 'ResNet-18 + ECA, cpu' in text and '148' in text and 'load average before [' in text
     told = json.loads(out.with_suffix('.json').read_text())

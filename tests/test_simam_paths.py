@@ -122,7 +122,7 @@ REFERENCE = Row('reference', 'cpu', [])
 
 @pytest.mark.parametrize('row', [*ROWS, REFERENCE], ids=str, indirect=True)
 def test_what_is_kept_for_backward(row: Row) -> None:
-    """The input and two numbers a channel; four maps by the formula."""
+    """The input and two numbers per channel; four maps by the formula."""
     x, kept = leaf((4, 8, 14, 14), torch.float32, torch.contiguous_format, row.device), {}
 
     def pack(tensor: Tensor) -> Tensor:

@@ -30,7 +30,7 @@ class FusedAttention(nn.Module):
 
 
 class FusedSimAM(nn.Module):
-    """SimAM, the norm behind it, which is an affine function a channel in evaluation, and the rest of the block."""
+    """SimAM, the norm behind it, which is an affine function per channel in evaluation, and the rest of the block."""
 
     factor: Tensor
     shift: Tensor

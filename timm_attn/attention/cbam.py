@@ -37,7 +37,7 @@ class SpatialGate(nn.Module):
 
 
 class CBAM(AttentionLayer):
-    """F' = Mc(F) * F, then Ms(F') * F': a gate a channel, then a gate a position (CBAM Eq. 1).
+    """F' = Mc(F) * F, then Ms(F') * F': a gate per channel, then a gate per position (CBAM Eq. 1).
 
     Shape: (N, C, H, W) -> (N, C, H, W). Parameters: 2 C h + C + h + 2 k^2 + 2 with h = C // r (SimAM Table 1 prints
     2 C^2 / r + 2 k^2, without biases and BN). The order of the pools in the 7x7 convolution, (max, mean), and the BN

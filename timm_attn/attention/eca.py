@@ -17,7 +17,7 @@ def adaptive_kernel_size(channels: int, gamma: float = 2, b: float = 1) -> int:
 
 
 class ECA(AttentionLayer):
-    """sigmoid(conv1d_k(mean(X))) * X, a gate a channel from its k neighbours. Parameters: k a layer.
+    """sigmoid(conv1d_k(mean(X))) * X, a gate per channel from its k neighbours. Parameters: k per layer.
 
     Shape: (N, C, H, W) -> (N, C, H, W). A checkpoint of any odd kernel size loads: the layer takes the file's size
     (the released checkpoints use one size a stage, such as 3, 5, 5, 7, which the formula does not give).

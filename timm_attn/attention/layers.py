@@ -23,9 +23,9 @@ class Linear(nn.Linear):
 
 
 class BatchNorm(nn.BatchNorm2d):
-    """Batch norm of (N, C, H, W) that also trains with one value a channel (see ops.batch_norm).
+    """Batch norm of (N, C, H, W) that also trains with one value per channel (see ops.batch_norm).
 
-    convert_sync_batchnorm replaces it by torch's own, which needs more than one value a channel in all processes.
+    convert_sync_batchnorm replaces it by torch's own, which needs more than one value per channel in all processes.
     """
 
     running_mean: Tensor

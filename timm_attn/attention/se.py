@@ -8,7 +8,7 @@ from timm_attn.attention.base import AttentionLayer, hidden_width
 
 
 class SE(AttentionLayer):
-    """sigmoid(W2 relu(W1 mean(X))) * X, a gate a channel (SENet Eq. 2 to 4). Parameters: 2 C h.
+    """sigmoid(W2 relu(W1 mean(X))) * X, a gate per channel (SENet Eq. 2 to 4). Parameters: 2 C h.
 
     Shape: (N, C, H, W) -> (N, C, H, W).
 

@@ -10,7 +10,7 @@ from timm_attn.attention.layers import BatchNorm
 
 
 class SRM(AttentionLayer):
-    """sigmoid(BN(w . [mean(X), std(X)])) * X, a gate a channel from its style. Parameters: 4 C.
+    """sigmoid(BN(w . [mean(X), std(X)])) * X, a gate per channel from its style. Parameters: 4 C.
 
     Shape: (N, C, H, W) -> (N, C, H, W). `cfc` starts at zero, as in the authors' code.
 

@@ -79,7 +79,7 @@ def measure(case: Case, quick: bool = False) -> Measured:
 
 
 def rows_of(measured: Measured) -> Iterator[dict[str, Any]]:
-    """A row a variant, for the file of numbers."""
+    """One row per variant, for the file of numbers."""
     case = measured.case
     paper = {speed.model: speed.fps for speed in case.paper}
     for variant in measured.times.seconds:
@@ -104,7 +104,7 @@ def outcomes(results: Sequence[Measured], targets: Sequence[Target] = TARGETS) -
 
 
 def outcome_rows(found: Sequence[Outcome]) -> Iterator[dict[str, Any]]:
-    """A row a target, for the file of numbers."""
+    """One row per target, for the file of numbers."""
     for o in found:
         t = o.target
         yield {

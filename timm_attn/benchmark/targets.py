@@ -61,7 +61,7 @@ TARGETS: tuple[Target, ...] = (
     Target('SimAM forward, 1x512x7x7 / formula', f'{OP}/1x512x7x7', 'simam', 1, elsewhere='formula'),
     Target('SimAM forward + backward, 8x64x56x56 / formula', TRAINING, 'simam', 2.5, elsewhere='formula'),
     Target(
-        'SimAM saved for backward, in inputs (1 + 2 numbers a channel)', TRAINING, 'simam', 1 + 2 / (56 * 56),
+        'SimAM saved for backward, in inputs (1 + 2 numbers per channel)', TRAINING, 'simam', 1 + 2 / (56 * 56),
         elsewhere='formula', quantity='saved_inputs',
     ),
     *_nets('cpu/resnet50/b1', 'inference, batch 1', {'simam': 0.97, 'se': 0.95, 'eca': 0.95, 'cbam': 0.88}),

@@ -19,7 +19,7 @@ def environment_line(environment: Mapping[str, Any]) -> str:
 
 
 def case_lines(measured: Measured) -> Iterator[str]:
-    """A heading and a line a variant; medians, and quartiles in brackets."""
+    """A heading and one line per variant; medians, and quartiles in brackets."""
     case, times = measured.case, measured.times
     rounds = len(times.seconds[case.reference])
     yield f'\n{case.name}: {case.title}; {rounds} rounds'

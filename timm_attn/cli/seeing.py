@@ -39,7 +39,7 @@ def add_verbs(verbs: 'argparse._SubParsersAction[argparse.ArgumentParser]') -> N
     verb.add_argument('--quick', action='store_true', help='a minute on 2 cores instead of ten')
     verb.add_argument('--compile', action='store_true', help='also under torch.compile; minutes more')
     verb.add_argument('--only', default='*', metavar='GLOB', help="cases by their names, such as 'cpu/op/*'")
-    verb.add_argument('--threads', type=int, metavar='N', help="torch's on the CPU; default: one a core")
+    verb.add_argument('--threads', type=int, metavar='N', help="torch's on the CPU; default: one per core")
     verb.add_argument('--out', type=Path, metavar='FILE', default=Path('benchmark.png'), help='default: %(default)s')
     verb.add_argument('--numbers', choices=('json', 'csv'), default='json', help='beside it; default: %(default)s')
     verb.set_defaults(run=_benchmark)

@@ -24,7 +24,7 @@ def add_verbs(verbs: 'argparse._SubParsersAction[argparse.ArgumentParser]') -> N
     verb.add_argument('--output', type=Path, required=True)
     verb.add_argument('--attn-kwarg', required=True, help='such as e_lambda, reduction, dilation or kernel_size')
     verb.add_argument('--values', nargs='+', required=True)
-    verb.add_argument('--repeats', type=int, default=5, help='runs a value, each with its seed; default: %(default)s')
+    verb.add_argument('--repeats', type=int, default=5, help='runs per value, each with its seed; default: %(default)s')
     verb.add_argument('--holdout', type=int, default=5000, help='training images kept for validation; default: 5000')
 
     verb = verbs.add_parser('curves', help='the training and validation curves of runs in one picture')

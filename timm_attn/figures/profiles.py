@@ -17,7 +17,7 @@ COLUMNS = 3
 
 @styled
 def profile_figure(nets: Mapping[str, Mapping[str, ClassMeans]], classes: Mapping[int, str]) -> 'Figure':
-    """The mean attention of every channel: a curve a class, and the mean of all classes; the nets one below another.
+    """The mean attention of every channel: one curve per class, and the mean of all; the nets one below another.
 
     Args:
         nets: the profiles of every layer, by the net's name; layers are put together in their order.

@@ -1,4 +1,4 @@
-"""Batch normalisation that survives one value a channel."""
+"""Batch normalisation that survives one value per channel."""
 
 import torch.nn.functional as F
 from torch import Tensor
@@ -18,7 +18,7 @@ def batch_norm(
     momentum: float | None,
     eps: float,
 ) -> Tensor:
-    """Batch normalisation of (N, C, ...); in training with one value a channel it uses the running statistics.
+    """Batch normalisation of (N, C, ...); in training with one value per channel it uses the running statistics.
 
     A momentum of None averages over all batches so far, as torch's norms do (torch.optim.swa_utils.update_bn).
 

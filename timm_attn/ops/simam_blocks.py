@@ -1,4 +1,4 @@
-"""SimAM in blocks of channels that stay in the cache: in place, and with two numbers a channel kept for backward.
+"""SimAM in blocks of channels that stay in the cache: in place, and with two numbers per channel kept for backward.
 
 The formula, written out, walks its input nine times, writes six maps and keeps four of them for backward. Here a block
 is read from memory once and written once, whatever is done to it in between; backward reads the input again instead of

@@ -60,7 +60,7 @@ def _json(cells: Sequence[Cell]) -> str:
 
 
 def _csv(cells: Sequence[Cell]) -> str:
-    """One line a cell; several models or counts are separated by blanks."""
+    """One line per cell; several models or counts are separated by blanks."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator='\n')
     writer.writerow(['table', 'row', 'column', 'printed', 'quantity', 'models', 'ours', 'verdict', 'fits', 'note'])

@@ -42,7 +42,7 @@ def draw_sweep(path: Path, name: str, values: Sequence[str], top1: Sequence[Sequ
 
 
 def draw_curves(path: Path, runs: Mapping[str, Mapping[str, Sequence[float]]], metrics: Sequence[str]) -> None:
-    """Training (dashed) and validation (solid) curves of runs, a panel a metric, as in the SimAM paper's Figure 5."""
+    """Training (dashed) and validation (solid) curves of runs, one panel per metric, as in SimAM's Figure 5."""
     plt = pyplot()
     figure, panels = plt.subplots(1, len(metrics), figsize=(6 * len(metrics), 4), squeeze=False)
     for axes, metric in zip(panels[0], metrics, strict=True):

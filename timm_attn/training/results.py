@@ -1,4 +1,4 @@
-"""Measured results of trainings: one JSON file a run, and the table that they give."""
+"""Measured results of trainings: one JSON file per run, and the table that they give."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -54,7 +54,7 @@ def load_results(folder: Path) -> list[Result]:
 
 
 def compare(results: Iterable[Result], plain: str) -> list[dict[str, str]]:
-    """A row a model, the plain net first: mean, spread, number of seeds, and the difference from the plain net.
+    """One row per model, the plain net first: mean, spread, number of seeds, and the difference from the plain net.
 
     The difference stands with its 95 % confidence interval (Welch). It is inside the noise if the interval has 0, and
     without an interval nothing can be said.

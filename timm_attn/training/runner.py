@@ -46,8 +46,8 @@ def train(
 
     Args:
         data_dir: the folder in which the recipe's splits lie, as timm's create_dataset takes them.
-        output: gets summary.csv, a row an epoch, last.pth.tar, from which the run can go on, last.safetensors, and what
-            else is asked for; each file appears only when complete.
+        output: gets summary.csv, one row per epoch, last.pth.tar, from which the run can go on, last.safetensors, and
+            what else is asked for; each file appears only when complete.
         resume: go on where output/last.pth.tar ends, exactly, or begin if there is none.
         head_only: train the classifier alone, with the norms of the rest as they are.
         holdout: validate on that many images of the training split, without which it is trained, instead of on the

@@ -35,12 +35,12 @@ def sweep(
     Args:
         attn_kwarg: an option of the attention layer, such as 'e_lambda', 'reduction', 'dilation' or 'kernel_size'.
         values: in YAML, such as '1e-4'; the SimAM paper's pool is 1e-6 ... 1e-1.
-        output: gets a folder a run, sweep.json and sweep.png. A sweep that was interrupted goes on where it stopped.
+        output: gets one folder per run, sweep.json and sweep.png. An interrupted sweep goes on where it stopped.
         holdout: how many training images are kept for the validation (the SimAM paper: 5,000 of 50,000).
 
     Returns:
-        A row a value: the value, the top-1 of each run in %, their number, mean and standard deviation, and how many
-        runs diverged, which the others do not wait for; a value whose runs all did has no mean.
+        One row per value: the value, the top-1 of each run in %, their number, mean and standard deviation, and how
+        many runs diverged, which the others do not wait for; a value whose runs all did has no mean.
 
     Raises:
         ValueError: there is nothing to repeat, or the recipe, the model and the data do not fit together.
@@ -73,7 +73,7 @@ def sweep(
     if processes.primary:
         content = dict(model=model_name, attn_kwarg=attn_kwarg, holdout=holdout, recipe=vars(recipe), rows=table)
         write_whole(output / 'sweep.json', (json.dumps(content, indent=2) + '\n').encode())
-        title = f'{model_name}, {repeats} runs a value'
+        title = f'{model_name}, {repeats} runs per value'
         plots.draw_sweep(output / 'sweep.png', attn_kwarg, values, [row['top1'] for row in table], title)
     return table
 

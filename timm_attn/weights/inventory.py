@@ -18,7 +18,7 @@ def is_present(checkpoint: Checkpoint, folder: str | Path | None = None) -> bool
 
 
 def listing(folder: str | Path | None = None) -> list[str]:
-    """A line a checkpoint: name, kind, where it is or why not, accuracy."""
+    """One line per checkpoint: name, kind, where it is or why not, accuracy."""
     lines = []
     for checkpoint in checkpoints():
         try:
@@ -32,7 +32,7 @@ def listing(folder: str | Path | None = None) -> list[str]:
 
 
 def verify_all(folder: str | Path | None = None) -> list[str]:
-    """A line a checkpoint that is here, after its file was hashed again.
+    """One line per checkpoint that is here, after its file was hashed again.
 
     Raises:
         RuntimeError: files are damaged; the message names all of them.

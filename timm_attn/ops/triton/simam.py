@@ -232,7 +232,7 @@ def simam_forward(
         x: the map, (N, C, H, W), contiguous or channels_last.
         e_lambda: lambda of SimAM's Eq. 2.
         factor: a number a channel, (1, C, 1, 1).
-        terms: what is added, numbers a channel, (1, C, 1, 1), and maps; the kernel itself adds one of each kind.
+        terms: what is added, numbers per channel, (1, C, 1, 1), and maps; the kernel itself adds one of each kind.
         ceiling: clamps to [0, ceiling], inf is ReLU; None for neither.
 
     Returns:
