@@ -103,7 +103,7 @@ def test_an_import_is_noted_listed_verified_and_removed(tmp_path: Path, store: P
     assert any(line.startswith(checkpoint.full_name) and line.endswith('not imported') for line in listing())
     path = import_checkpoint(checkpoint.full_name, authors_file(tmp_path, NAME))
     assert imported(checkpoint)['source'] == 'model_best.pth.tar' and len(imported(checkpoint)['source_sha256']) == 64
-    assert f'{checkpoint.full_name}: as noted' in verify_all() and any(line.endswith(str(path)) for line in listing())
+    assert f'{checkpoint.full_name}: ok' in verify_all() and any(line.endswith(str(path)) for line in listing())
     assert import_checkpoint(NAME, authors_file(tmp_path, NAME)) == path  # the same bytes again
     path.write_bytes(path.read_bytes()[:-1] + b'x')
     with pytest.raises(RuntimeError, match=rf'1 of {FILES} files: the weights of {checkpoint.full_name} .* damaged'):

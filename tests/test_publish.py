@@ -93,7 +93,7 @@ def test_the_life_of_a_checkpoint(tmp_path: Path) -> None:
         logits, mean = load(f'{NAME}.toy')
         torch.testing.assert_close(logits, model(images), rtol=0, atol=0)
         assert mean == (0.1, 0.2, 0.3) and len(hub.requests) > before
-        assert f'{NAME}.toy: as noted' in command('weights', 'verify', env=env)
+        assert f'{NAME}.toy: ok' in command('weights', 'verify', env=env)
 
         env['HF_HUB_OFFLINE'] = '1'
         before = len(hub.requests)

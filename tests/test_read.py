@@ -130,8 +130,8 @@ def _written(content: bytes, name: str = 'x.pth') -> Callable[[Path], Path]:
 @pytest.mark.parametrize(
     'make, message',
     [
-        (_evil, r'holds more than tensors and plain values, nothing was run: .*posix\.system'),
-        (_evil_legacy, r'holds more than tensors and plain values, nothing was run: .*posix\.system'),
+        (_evil, r'holds more than tensors and plain values; nothing was run: .*posix\.system'),
+        (_evil_legacy, r'holds more than tensors and plain values; nothing was run: .*posix\.system'),
         (_deflated, 'has compressed members, which torch.save does not write'),
         (
             lambda path: in_zip(path, 'x.pth', bytes(20_000), compression=zipfile.ZIP_DEFLATED),

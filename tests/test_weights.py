@@ -95,10 +95,10 @@ def test_another_source_is_not_replaced_by_the_bundled_file(source: dict[str, st
     [
         ('resnet50_srm', r'No pretrained weights exist for resnet50_srm: .*`timm-attn weights list`'),
         ('resnet50_srm.tag', r'Invalid pretrained tag \(tag\) for resnet50_srm: its tags are none'),
-        ('resnet50_simam', r'checkpoint of .*ZjjConan/SimAM \(77.45 %.*FILE` once'),
+        ('resnet50_simam', r'by .*ZjjConan/SimAM; claimed top-1 on ImageNet-1k 77.45 %.*FILE` once'),
         (
             'resnet50_eca',
-            r'BangguWu/ECANet \(77.42 %.*licence: MIT.*`timm-attn weights import resnet50_eca.authors_in1k`',
+            r'BangguWu/ECANet; .* 77.42 %; licence: MIT.*`timm-attn weights import resnet50_eca.authors_in1k`',
         ),
         (f'{NAME}.tag', r'Invalid pretrained tag \(tag\) for cifar_resnet20_simam: its tags are fmnist'),
     ],

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from timm_attn import ops
 from timm_attn.attention import AttentionLayer
-from timm_attn.ops.triton import is_watched
+from timm_attn.ops.eager import is_watched
 
 
 class FusedAttention(nn.Module):

@@ -5,9 +5,9 @@ import os
 import sys
 from collections.abc import Sequence
 
-from timm_attn.cli import models, seeing, training, weights
+from timm_attn.cli import models, reports, training, weights
 
-TOPICS = (models, training, weights, seeing)
+TOPICS = (models, training, weights, reports)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

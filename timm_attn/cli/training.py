@@ -63,7 +63,7 @@ def _train(args: argparse.Namespace) -> None:
         _recipe(args), args.model, args.data_dir, args.output, resume=args.resume, head_only=args.freeze,
         skip_unreadable=args.unreadable == 'skip', tensorboard=args.tensorboard, confusion_matrix=args.confusion,
     )  # fmt: skip
-    if not int(os.environ.get('RANK', '0')):  # of torchrun's processes the first alone prints
+    if _is_first():
         print(weights)
 
 
@@ -76,7 +76,7 @@ def _validate(args: argparse.Namespace) -> None:
         changes=_changes(args), split=args.split, workers=args.workers, device=args.device,
         skip_unreadable=args.unreadable == 'skip', ema=args.ema,
     )  # fmt: skip
-    if not int(os.environ.get('RANK', '0')):
+    if _is_first():
         print(one_line(metrics))
 
 
@@ -87,7 +87,7 @@ def _sweep(args: argparse.Namespace) -> None:
         _recipe(args), args.model, args.data_dir, args.output, attn_kwarg=args.attn_kwarg, values=args.values,
         repeats=args.repeats, holdout=args.holdout, skip_unreadable=args.unreadable == 'skip',
     )  # fmt: skip
-    for row in () if int(os.environ.get('RANK', '0')) else rows:
+    for row in rows if _is_first() else ():
         spread = 'one run' if row['sd'] is None else f'sd {row["sd"]:.2f}, n = {row["n"]}'
         found = f'top-1 {row["mean"]:.2f} %, {spread}' if row['n'] else 'no run'
         diverged = f', {row["diverged"]} diverged' if row['diverged'] else ''
@@ -98,6 +98,11 @@ def _curves(args: argparse.Namespace) -> None:
     from timm_attn.training.curves import curves
 
     curves(args.runs, args.output, args.metrics)
+
+
+def _is_first() -> bool:
+    """Whether this is the one of torchrun's processes that prints."""
+    return os.environ.get('RANK', '0') == '0'
 
 
 def _recipe(args: argparse.Namespace) -> 'Recipe':

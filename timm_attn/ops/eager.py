@@ -1,7 +1,7 @@
 """Whether operations just run, so that they may go any way to their result."""
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd import forward_ad
 
 
@@ -20,3 +20,8 @@ def is_inference(x: Tensor) -> bool:
 def may_overwrite(x: Tensor) -> bool:
     """Whether inference works in place on a map: on the CPU."""
     return is_inference(x) and x.device.type == 'cpu'
+
+
+def is_watched(x: Tensor) -> bool:
+    """Whether someone looks into the operations on a tensor, and would see nothing of a kernel: modes, subclasses."""
+    return type(x) not in (Tensor, nn.Parameter) or torch._C._len_torch_dispatch_stack() > 0

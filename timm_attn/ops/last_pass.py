@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function
 
 from timm_attn.ops.eager import is_inference, may_overwrite
-from timm_attn.ops.simam_blocks import rows_of
+from timm_attn.ops.layout import rows_of
 from timm_attn.ops.triton import runs_on_triton
 
 

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function, has_torch_function_unary
 
-from timm_attn.ops.eager import is_eager, is_inference, may_overwrite
+from timm_attn.ops.eager import is_eager, is_inference, is_watched, may_overwrite
 from timm_attn.ops.last_pass import fits, last_pass
-from timm_attn.ops.simam_blocks import memory_format_of, rows_of, simam_over
+from timm_attn.ops.layout import memory_format_of, rows_of
+from timm_attn.ops.simam_blocks import simam_over
 from timm_attn.ops.statistics import channel_moments, widen
-from timm_attn.ops.triton import is_watched, runs_on_triton, triton_is_installed
+from timm_attn.ops.triton import runs_on_triton, triton_is_installed
 
 # Where each fused path has its simam_forward and simam_backward; imported when first taken, for Triton may be missing.
 _FUSED = {'triton': 'timm_attn.ops.triton.simam', 'blocks': 'timm_attn.ops.simam_blocks'}

@@ -12,8 +12,8 @@ from timm_attn.paper.compare import Cell, Verdict, printed, rows
 _SIGNS: Mapping[Verdict, str] = {'ticked': '✓', 'ticked with': '✓ with', 'crossed': '✗'}
 
 
-def render(format: str, table: str | None = None) -> str:
-    """The cells of one table, or of all, as 'md', 'json' or 'csv'.
+def tables(format: str = 'md', table: str | None = None) -> str:
+    """What `timm-attn paper` prints: one table, such as 'BAM 4', or all, as 'md', 'json' or 'csv'.
 
     Raises:
         ValueError: there is no such format or table.

@@ -64,7 +64,7 @@ def load_net(name: str, checkpoint: Path | None = None, device: str = 'cpu', *, 
     Raises:
         ValueError: the name is unknown, or the file does not hold weights of that net.
         FileNotFoundError: there is no such file.
-        RuntimeError: there are no pretrained weights, or there is no such device.
+        RuntimeError: there are no pretrained weights, or the device is not here.
     """
     stem = name.partition('.')[0]
     if stem in zoo.names() or not timm.is_model(stem):
@@ -97,7 +97,10 @@ def distinct(nets: Sequence[Net]) -> list[Net]:
 
 
 def _find_device(device: str) -> torch.device:
-    found = torch.device(device)
+    try:
+        found = torch.device(device)
+    except RuntimeError:  # with a list of twenty
+        raise ValueError(f'{device!r} is no device: choose cpu, or cuda where there is a GPU.') from None
     if found.type != 'cpu':
         accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
         if accelerator is None or accelerator.type != found.type:

@@ -42,12 +42,12 @@ def verify_all(folder: str | Path | None = None) -> list[str]:
     damaged = [f'the weights of {name} {what}' for name, what in found.items() if what]
     if damaged:
         raise RuntimeError(f'{len(damaged)} of {len(found)} files: {"; ".join(damaged)}.')
-    return [f'{name}: as noted' for name in found]
+    return [f'{name}: ok' for name in found]
 
 
 def _damage(checkpoint: Checkpoint, folder: str | Path | None) -> str:
     try:
-        return damage(checkpoint, folder)
+        return damage(checkpoint, stored_path(checkpoint, folder), folder)
     except (RuntimeError, OSError) as error:  # of one checkpoint: the others are looked at all the same
         return f'cannot be looked at: {str(error).rstrip(".")}'
 

@@ -133,7 +133,9 @@ def _read_pickle(path: Path) -> Mapping[str, Any]:
             content = torch.load(path, map_location='cpu', weights_only=True)
     except pickle.UnpicklingError as error:
         why = str(error).partition('Check the documentation')[0].strip().splitlines()[-1]  # before that, torch's advice
-        raise ValueError(f'{path} holds more than tensors and plain values, nothing was run: {why}') from error
+        raise ValueError(
+            f'{path} is no checkpoint of torch, or holds more than tensors and plain values; nothing was run: {why}'
+        ) from error
     except OSError:
         raise
     except Exception as error:  # a damaged pickle may do anything to torch's unpickler, which asserts and looks up

@@ -30,7 +30,7 @@ def read_training_file(path: Path) -> Mapping[str, Any]:
         raise FileNotFoundError(f'There is no checkpoint {path}.')
     try:
         content = read_checkpoint(path)
-    except (OSError, ValueError) as error:
+    except OSError as error:
         raise ValueError(f'{path} cannot be read as a checkpoint: {error}') from error
     if not isinstance(content.get('recipe', {}), Mapping):
         raise ValueError(f'The recipe in {path} must be a mapping of keys to values, but is {content["recipe"]!r}.')

@@ -27,7 +27,7 @@ def verified_path(checkpoint: Checkpoint, folder: str | Path | None = None) -> P
     path = stored_path(checkpoint, folder)
     if path is None:
         raise RuntimeError(_how_to_import(checkpoint))
-    found = damage(checkpoint, folder)
+    found = damage(checkpoint, path, folder)
     if found and checkpoint.kind == 'published':
         fetch_published(checkpoint, path, found)  # looks at the bytes while they arrive
     elif found:
@@ -36,9 +36,8 @@ def verified_path(checkpoint: Checkpoint, folder: str | Path | None = None) -> P
     return path
 
 
-def damage(checkpoint: Checkpoint, folder: str | Path | None = None) -> str:
-    """What is wrong with the file where it should be, in words; '' if it is the noted one."""
-    path = stored_path(checkpoint, folder)
+def damage(checkpoint: Checkpoint, path: Path | None, folder: str | Path | None = None) -> str:
+    """What is wrong with the file at its stored_path, in words; '' if it is the noted one."""
     if path is None or not path.is_file():
         return f'are missing at {path}'
     noted = imported(checkpoint, folder) if checkpoint.kind == 'upstream' else vars(checkpoint)
@@ -53,14 +52,15 @@ def damage(checkpoint: Checkpoint, folder: str | Path | None = None) -> str:
 
 def _how_to_import(checkpoint: Checkpoint) -> str:
     """What an upstream checkpoint is, where it comes from, and the one command that installs it."""
-    claims = [f'{m["top1"]} % top-1 on {m["dataset"]} as the authors say' for m in checkpoint.metrics]
+    claims = [f'claimed top-1 on {m["dataset"]} {m["top1"]} %' for m in checkpoint.metrics]
     command = f'timm-attn weights import {checkpoint.full_name}'
     page = checkpoint.origin['sources'][0]['url']
-    by_hand = f'download it in a browser from {page}, then run `{command} FILE` once.'
-    return (
-        f'{checkpoint.full_name} is the checkpoint of {checkpoint.origin["repository"]} ({", ".join(claims)}; licence: '
-        f'{checkpoint.license or "none named"}), which is not redistributed here: '
-        + (f'`{command}` fetches and installs it once.' if fetchable(checkpoint) else by_hand)
+    by_hand = f'download the file in a browser from {page}, then run `{command} FILE` once.'
+    said = '; '.join(
+        [f'by {checkpoint.origin["repository"]}', *claims, f'licence: {checkpoint.license or "none named"}']
+    )
+    return f'The weights of {checkpoint.full_name} ({said}) are not redistributed here: ' + (
+        f'run `{command}` once, which fetches them.' if fetchable(checkpoint) else by_hand
     )
 
 

@@ -6,6 +6,8 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
+from timm_attn.ops.eager import is_watched
+
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
@@ -19,15 +21,10 @@ def _device_is_able(device: torch.device) -> bool:
     return torch.version.hip is not None or torch.cuda.get_device_capability(device) >= (7, 0)
 
 
-def is_watched(x: Tensor) -> bool:
-    """Whether someone looks into the operations on a tensor, and would see nothing of a kernel: modes, subclasses."""
-    return type(x) not in (Tensor, torch.nn.Parameter) or torch._C._len_torch_dispatch_stack() > 0
-
-
 def runs_on_triton(x: Tensor) -> bool:
     """Whether the kernels take a map on its own device: a GPU that Triton compiles for, and a dtype of DTYPES."""
     able = x.is_cuda and x.dtype in DTYPES and triton_is_installed() and _device_is_able(x.device)
     return able and not is_watched(x)
 
 
-__all__ = ['DTYPES', 'is_watched', 'runs_on_triton', 'triton_is_installed']
+__all__ = ['DTYPES', 'runs_on_triton', 'triton_is_installed']

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from triton.runtime import JITFunction
 
-from timm_attn.ops.simam_blocks import memory_format_of
+from timm_attn.ops.layout import memory_format_of
 from timm_attn.ops.triton import DTYPES
 
 
