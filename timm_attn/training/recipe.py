@@ -162,8 +162,8 @@ def recipe_of(values: Mapping[str, Any], source: str) -> Recipe:
 
 
 @contextmanager
-def usable(recipe: Recipe) -> Iterator[None]:
-    """A block in which timm is handed values of a recipe; what it does not take becomes a ValueError."""
+def usable() -> Iterator[None]:
+    """A block in which timm is handed a recipe's values; what it does not take becomes a ValueError."""
     try:
         yield
     except (AssertionError, ImportError, IndexError, KeyError, TypeError) as error:

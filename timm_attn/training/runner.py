@@ -64,7 +64,7 @@ def train(
         raise ValueError(f'{output} already has a run: go on with --resume, or choose another --output.')
     with joined(recipe.device) as processes:
         random_seed(recipe.seed, processes.rank)
-        with usable(recipe):
+        with usable():
             engine, tests, classes = _prepare(
                 recipe, model_name, data_dir, processes, head_only, holdout, skip_unreadable
             )

@@ -55,7 +55,7 @@ def validate(
         recipe = recipe_of({**_PLAIN, **(content.get('recipe') or {})}, f'The checkpoint {weights}')
     recipe = recipe_of({**vars(recipe), **(changes or {})}, 'What the recipe is changed to')
     import_modules(recipe)
-    with joined(device or recipe.device) as processes, usable(recipe):
+    with joined(device or recipe.device) as processes, usable():
         with processes.one_first() if recipe.dataset_download else nullcontext():  # it alone downloads
             tested_on = data.open_split(recipe, data_dir, split or recipe.val_split, skip_unreadable=skip_unreadable)
         model, trained_with, trained_on = _model(model_name, recipe, content, weights, ema)

@@ -109,4 +109,5 @@ def trained_model(
     except (RuntimeError, TypeError) as error:
         why = ' '.join(str(error).split())
         raise ValueError(f'{file} does not fit {name} with {options}: {why}') from error
-    return Trained(model, arguments, options, (content.get('options') or {}).get('class_names'))
+    said = content.get('options')  # of our runner
+    return Trained(model, arguments, options, said.get('class_names') if isinstance(said, Mapping) else None)
