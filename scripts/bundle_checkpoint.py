@@ -10,8 +10,6 @@ The accuracies are measured here, on the complete test set and on the part of it
 import argparse
 import datetime
 import json
-import os
-import shutil
 from pathlib import Path
 
 import timm
@@ -21,6 +19,7 @@ from safetensors.torch import load_file
 
 import timm_attn  # noqa: F401
 from timm_attn.data.fashion_mnist import CLASSES
+from timm_attn.files import write_whole
 from timm_attn.training.recipe import recipe_of
 from timm_attn.weights.manifest import Checkpoint
 from timm_attn.weights.publish import manifest_row
@@ -95,12 +94,8 @@ def main() -> None:
     bundled_rows = sorted([row, *(r for r in rows if r['kind'] == 'bundled')], key=lambda r: r['name'])
     manifest['checkpoints'] = [*bundled_rows, *(r for r in rows if r['kind'] != 'bundled')]
     bundled = ROOT / 'timm_attn' / 'weights' / 'bundled' / row['file']
-    bundled.parent.mkdir(exist_ok=True)
-    partial_weights, partial_manifest = bundled.with_suffix('.partial'), MANIFEST.with_suffix('.partial')
-    shutil.copyfile(args.weights, partial_weights)  # a plain copy has mode 644, safetensors writes 600
-    partial_manifest.write_text(json.dumps(manifest, indent=2) + '\n')
-    os.replace(partial_weights, bundled)
-    os.replace(partial_manifest, MANIFEST)
+    write_whole(bundled, args.weights.read_bytes())
+    write_whole(MANIFEST, (json.dumps(manifest, indent=2) + '\n').encode())
     print(json.dumps(row, indent=2))
 
 

@@ -7,9 +7,9 @@ loader read these files.
 
 import io
 import random
+import reprlib
 from collections.abc import Mapping
 from pathlib import Path
-from reprlib import repr  # of a thousand class names the first
 from typing import Any, cast
 
 import numpy as np
@@ -67,7 +67,8 @@ def restore(engine: Engine, state: Mapping[str, Any], model_name: str, options: 
     if 'random' not in state or 'recipe' not in state:
         raise ValueError(f'{path} was not written by this runner: it has no random states, so it cannot go on exactly.')
     ours, theirs = {**vars(engine.recipe), **options}, {**state['recipe'], **state['options']}
-    differing = [f'{k} ({repr(theirs.get(k))}, now {repr(ours[k])})' for k in ours if theirs.get(k) != ours[k]]
+    short = reprlib.repr  # of a thousand class names the first
+    differing = [f'{k} ({short(theirs.get(k))}, now {short(ours[k])})' for k in ours if theirs.get(k) != ours[k]]
     if differing:
         raise ValueError(f'{path} was trained otherwise: {", ".join(differing)}.')
     if len(state['random']) != engine.processes.count:

@@ -115,8 +115,10 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     # not plateau: its state would be lost in a checkpoint
     'sched': ('cosine', 'step', 'multistep', 'poly', 'tanh', 'constant'),
 }
-_LEAST = dict(batch_size=1, epochs=1, grad_accum_steps=1, validation_batch_size=1, workers=0)
-_LEAST |= dict(start_epoch=0, warmup_epochs=0, cooldown_epochs=0)
+_LEAST = {
+    **dict.fromkeys(('batch_size', 'epochs', 'grad_accum_steps', 'validation_batch_size'), 1),
+    **dict.fromkeys(('workers', 'start_epoch', 'warmup_epochs', 'cooldown_epochs'), 0),
+}
 
 
 def load_recipe(name_or_path: str, changes: Mapping[str, Any] | None = None) -> Recipe:
