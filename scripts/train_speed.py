@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
-"""The seconds of a training step under timm's train.py and under `timm-attn train`, side by side.
+"""The seconds of a training step under timm's train.py and under `timm-attn train`, in turns.
 
     TIMM_SCRIPTS=pytorch-image-models python scripts/train_speed.py DATA
 
-DATA holds train.tar and validation.tar (scripts/fashion_mnist_to_tar.py). Both run the recipe fashion_mnist with one
-thread, at the same time on a core each, so that what disturbs the machine disturbs both; the next pair has the cores
-the other way round. A step is from one forward pass to the next: it has the loading of the images, the backward pass,
-the optimiser and the progress report in it. Prints the medians of each pair of runs and their mean ratio.
+DATA holds train.tar and validation.tar (scripts/fashion_mnist_to_tar.py). Both commands run the recipe fashion_mnist,
+each in its own process, with one thread, on the same core, and take turns step by step, so that what disturbs the
+machine disturbs both. The next pair of runs begins with the other and has another core. A step is from one forward pass
+to the next: it has the loading of the images, the backward pass, the optimiser and the progress report in it. Prints
+the medians of each pair of runs, and over the pairs the mean of the median ratio of a step to its neighbour.
 """
 
 import argparse
@@ -16,6 +17,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
@@ -36,29 +38,27 @@ def main() -> int:
     args = parser.parse_args()
     if args.pairs < 2:
         sys.exit(f'an interval needs two pairs at least, but got --pairs {args.pairs}')
+    if args.steps <= SKIPPED:
+        sys.exit(f'the first {SKIPPED} steps are not counted, but got --steps {args.steps}')
     train_py = Path(os.environ.get('TIMM_SCRIPTS', '')) / 'train.py'
     if not train_py.is_file():
         sys.exit(f'TIMM_SCRIPTS must be the folder of a checkout of timm with train.py, but there is no {train_py}')
-    cores = sorted(os.sched_getaffinity(0))[:2]
-    if len(cores) < 2:
-        sys.exit('two cores are needed')
+    cores = sorted(os.sched_getaffinity(0))
+    ratios = []
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
-        recipe = write_recipe(work)
-        options = ['--config', str(recipe), '--model', args.model, '--data-dir', str(args.data)]
+        options = ['--config', str(write_recipe(work)), '--model', args.model, '--data-dir', str(args.data)]
         commands = [sys.executable, str(train_py)], [sys.executable, '-m', 'timm_attn.cli', 'train']
-        pairs = []
         for i in range(args.pairs):
-            begun = [
-                begin([*command, *options], work / f'{n}_{i}', args.steps, cores[(n + i) % 2])
-                for n, command in enumerate(commands)
-            ]
-            theirs, ours = (step_times(process, work / f'{n}_{i}') for n, process in enumerate(begun))
-            pairs.append((theirs, ours))
-            milliseconds = f'train.py {1000 * theirs[0]:.0f} ms, timm-attn train {1000 * ours[0]:.0f} ms'
-            print(f'pair {i + 1}: {milliseconds} a step', flush=True)
-    for name, which in ('time', 0), ('CPU time', 1):
-        found = summary([math.log(theirs[which] / ours[which]) for theirs, ours in pairs])
+            outputs = work / f'theirs_{i}', work / f'ours_{i}'
+            runs = [([*c, *options, '--output', str(o / 'run')], o) for c, o in zip(commands, outputs, strict=True)]
+            in_turns(runs[:: -1 if i % 2 else 1], args.steps, cores[i % len(cores)])
+            theirs, ours = (step_times(output) for output in outputs)
+            ratios.append([statistics.median(map(log_ratio, t, o)) for t, o in zip(theirs, ours, strict=True)])
+            medians = [1000 * statistics.median(times) for times in (theirs[0], ours[0])]
+            print(f'pair {i + 1}: train.py {medians[0]:.0f} ms, timm-attn train {medians[1]:.0f} ms a step, '
+                  f'{math.exp(ratios[-1][0]):.3f} of its speed', flush=True)  # fmt: skip
+    for name, found in zip(('time', 'CPU time'), map(summary, zip(*ratios, strict=True)), strict=True):
         half = t_quantile(0.975, found.n - 1) * (found.sd or math.nan) / math.sqrt(found.n)
         mean, low, high = (math.exp(x) for x in (found.mean, found.mean - half, found.mean + half))
         print(f'speed by {name}: {mean:.3f} of train.py, 95 % interval {low:.3f} to {high:.3f}')
@@ -74,25 +74,38 @@ def write_recipe(work: Path) -> Path:
     return path
 
 
-def begin(command: list[str], output: Path, count: int, core: int) -> 'subprocess.Popen[str]':
-    """Starts a run of so many steps on a core; it writes when each begins."""
-    output.mkdir()
-    paths = os.pathsep.join([str(HERE.parent), str(HERE), os.environ.get('PYTHONPATH', '')])
-    env = {**os.environ, 'PYTHONPATH': paths, 'OMP_NUM_THREADS': '1', 'STEPS': str(output / 'steps')}
-    command = ['taskset', '--cpu-list', str(core), *command, '--output', str(output / 'run')]
-    pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-    return subprocess.Popen(command, env={**env, 'LAST_STEP': str(count)}, **pipes)
+def in_turns(runs: Sequence[tuple[list[str], Path]], count: int, core: int) -> None:
+    """Runs two commands for so many steps each, of which one waits while the other takes a step."""
+    pipes = [os.pipe(), os.pipe()]
+    os.write(pipes[0][1], b'.')
+    processes = []
+    for (command, output), mine, yours in zip(runs, pipes, reversed(pipes), strict=True):
+        output.mkdir()
+        paths = os.pathsep.join([str(HERE.parent), str(HERE), os.environ.get('PYTHONPATH', '')])
+        said = dict(STEPS=output / 'steps', COUNT=count, MY_TURN=mine[0], YOUR_TURN=yours[1])
+        env = {**os.environ, 'PYTHONPATH': paths, 'OMP_NUM_THREADS': '1', **{k: str(v) for k, v in said.items()}}
+        command = ['taskset', '--cpu-list', str(core), *command]
+        with open(output / 'log', 'w') as log:
+            processes.append(
+                subprocess.Popen(command, env=env, pass_fds=(mine[0], yours[1]), stdout=log, stderr=subprocess.STDOUT)
+            )
+    for _, write in pipes:  # a run whose neighbour has failed must see the end of its pipe
+        os.close(write)
+    failed = [output for process, (_, output) in zip(processes, runs, strict=True) if process.wait()]
+    for read, _ in pipes:
+        os.close(read)
+    if failed:
+        sys.exit('\n'.join((output / 'log').read_text()[-3000:] for output in failed))
 
 
-def step_times(process: 'subprocess.Popen[str]', output: Path) -> tuple[float, float]:
-    """The median seconds of a run's steps, and their median CPU seconds."""
-    said, _ = process.communicate()
-    if process.returncode:
-        sys.exit(said[-3000:])
+def step_times(output: Path) -> list[tuple[float, ...]]:
+    """The seconds of a run's steps, and their CPU seconds."""
     lines = (output / 'steps').read_text().splitlines()[SKIPPED:]
-    begun = [[float(x) for x in line.split()] for line in lines]
-    wall, cpu = (statistics.median(b - a for a, b in zip(s, s[1:], strict=False)) for s in zip(*begun, strict=True))
-    return wall, cpu
+    return list(zip(*([float(x) for x in line.split()] for line in lines), strict=True))
+
+
+def log_ratio(a: float, b: float) -> float:
+    return math.log(a / b)
 
 
 if __name__ == '__main__':

@@ -57,8 +57,10 @@ def _on_images(verbs: Any, name: str, what: str, run: Callable[[argparse.Namespa
 
 
 def _train(args: argparse.Namespace) -> None:
+    from timm_attn.training.memory import keep_freed_memory
     from timm_attn.training.runner import train
 
+    keep_freed_memory()
     weights = train(
         _recipe(args), args.model, args.data_dir, args.output, resume=args.resume, head_only=args.freeze,
         skip_unreadable=args.unreadable == 'skip', tensorboard=args.tensorboard, confusion_matrix=args.confusion,
@@ -69,8 +71,10 @@ def _train(args: argparse.Namespace) -> None:
 
 def _validate(args: argparse.Namespace) -> None:
     from timm_attn.training.logs import one_line
+    from timm_attn.training.memory import keep_freed_memory
     from timm_attn.training.validate import validate
 
+    keep_freed_memory()
     metrics = validate(
         args.model, args.data_dir, weights=args.checkpoint, recipe=_recipe(args) if args.config else None,
         changes=_changes(args), split=args.split, workers=args.workers, device=args.device,
@@ -81,8 +85,10 @@ def _validate(args: argparse.Namespace) -> None:
 
 
 def _sweep(args: argparse.Namespace) -> None:
+    from timm_attn.training.memory import keep_freed_memory
     from timm_attn.training.sweep import sweep
 
+    keep_freed_memory()
     rows = sweep(
         _recipe(args), args.model, args.data_dir, args.output, attn_kwarg=args.attn_kwarg, values=args.values,
         repeats=args.repeats, holdout=args.holdout, skip_unreadable=args.unreadable == 'skip',
