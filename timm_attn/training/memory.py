@@ -12,10 +12,10 @@ def keep_freed_memory() -> bool:
     """Tells glibc to hand no freed memory back to the kernel, and returns whether it was told.
 
     By default glibc maps every large tensor of a step anew and unmaps it once it is freed, and the kernel clears its
-    pages again at each first touch, which costs the more time the larger the maps are (scripts/train_speed.py measures
-    it). The arithmetic does not change; the process keeps the most that it has needed. This holds for the whole process
-    until it ends, so a command may call it, and a library function should not. Where the environment already says what
-    malloc does (MALLOC_MMAP_MAX_, GLIBC_TUNABLES, ...), that is left alone, and so is every other C library.
+    pages again at each first touch, which takes time (scripts/train_speed.py measures it). The arithmetic does not
+    change; the process keeps the most that it has needed. This holds for the whole process until it ends, so a command
+    may call it, and a library function should not. Where the environment already says what malloc does
+    (MALLOC_MMAP_MAX_, GLIBC_TUNABLES, ...), that is left alone, and so is every other C library.
     """
     said = any(name.startswith('MALLOC_') for name in os.environ) or 'malloc' in os.environ.get('GLIBC_TUNABLES', '')
     if said or platform.libc_ver()[0] != 'glibc':
