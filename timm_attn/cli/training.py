@@ -52,15 +52,25 @@ def _on_images(verbs: Any, name: str, what: str, run: Callable[[argparse.Namespa
     verb.add_argument('--data-dir', type=Path, required=True)
     verb.add_argument('--device', help='such as cpu or cuda; default: a GPU if there is one')
     verb.add_argument('--unreadable', choices=('stop', 'skip'), default='stop', help='what a broken image file does')
-    verb.set_defaults(run=run)
+    verb.set_defaults(run=_keeping_memory(run))
     return verb
 
 
+def _keeping_memory(run: Callable[[argparse.Namespace], None]) -> Callable[[argparse.Namespace], None]:
+    """The verb, in a process that is its own: what a step of it frees stays for the next."""
+
+    def keep_and_run(args: argparse.Namespace) -> None:
+        from timm_attn.training.memory import keep_freed_memory
+
+        keep_freed_memory()
+        run(args)
+
+    return keep_and_run
+
+
 def _train(args: argparse.Namespace) -> None:
-    from timm_attn.training.memory import keep_freed_memory
     from timm_attn.training.runner import train
 
-    keep_freed_memory()
     weights = train(
         _recipe(args), args.model, args.data_dir, args.output, resume=args.resume, head_only=args.freeze,
         skip_unreadable=args.unreadable == 'skip', tensorboard=args.tensorboard, confusion_matrix=args.confusion,
@@ -71,10 +81,8 @@ def _train(args: argparse.Namespace) -> None:
 
 def _validate(args: argparse.Namespace) -> None:
     from timm_attn.training.logs import one_line
-    from timm_attn.training.memory import keep_freed_memory
     from timm_attn.training.validate import validate
 
-    keep_freed_memory()
     metrics = validate(
         args.model, args.data_dir, weights=args.checkpoint, recipe=_recipe(args) if args.config else None,
         changes=_changes(args), split=args.split, workers=args.workers, device=args.device,
@@ -85,10 +93,8 @@ def _validate(args: argparse.Namespace) -> None:
 
 
 def _sweep(args: argparse.Namespace) -> None:
-    from timm_attn.training.memory import keep_freed_memory
     from timm_attn.training.sweep import sweep
 
-    keep_freed_memory()
     rows = sweep(
         _recipe(args), args.model, args.data_dir, args.output, attn_kwarg=args.attn_kwarg, values=args.values,
         repeats=args.repeats, holdout=args.holdout, skip_unreadable=args.unreadable == 'skip',

@@ -1,4 +1,4 @@
-"""Memory that a step of a CPU training has freed stays with the process, for the next step."""
+"""Memory that a step on the CPU has freed stays with the process, for the next step."""
 
 import ctypes
 import os
