@@ -217,7 +217,7 @@ def test_what_a_file_or_a_recipe_says_of_the_model(tmp_path: Path) -> None:
     assert record.cfg['mean'] == (0.1, 0.2, 0.3) == tuple(config['pretrained_cfg']['mean'])
     copy = timm.create_model(f'local-dir:{tmp_path / "out"}', pretrained=True)
     assert copy.global_pool.pool_type == 'max'
-    assert model_arguments({'model_kwargs': {'act_layer': 'gelu'}}, {}) == {'act_layer': 'gelu'}
+    assert model_arguments('file', {'model_kwargs': {'act_layer': 'gelu'}}, {}) == {'act_layer': 'gelu'}
     shutil.rmtree(tmp_path / 'out')
     file = train_py_file(tmp_path, trained_once(), args=None, arch='cifarresnet')  # timm's name of it without args
     assert record_of(tmp_path, file, settings=RECIPE)[0].model_args == RECIPE['model_kwargs']

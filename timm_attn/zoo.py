@@ -95,6 +95,7 @@ def _entrypoint(name: str, backbone: Backbone, attention: tuple[str, Attention] 
         attn_kwargs: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> nn.Module:
+        weights.check_config(kwargs)
         if tag is not None:
             kwargs['pretrained_cfg'] = tag
         trained_with: dict[str, Any] = {}

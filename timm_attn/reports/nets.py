@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from timm_attn import catalog, zoo
 from timm_attn.figures.canvas import Array
-from timm_attn.weights.trained import input_settings, read_training_file, trained_model
+from timm_attn.weights.trained import read_training_file, trained_model
 
 
 @dataclass(frozen=True)
@@ -77,8 +77,7 @@ def load_net(name: str, checkpoint: Path | None = None, device: str = 'cpu', *, 
         labels = list(cfg.get('label_names') or ())
     else:
         trained_with = trained_model(read_training_file(checkpoint), stem, checkpoint)
-        model, labels = trained_with.model, trained_with.class_names or []
-        settings = input_settings(trained_with.arguments)
+        model, labels, settings = trained_with.model, trained_with.class_names or [], trained_with.input
     if len(labels) != model.num_classes:
         labels = [f'class {i}' for i in range(int(model.num_classes))]  # type: ignore[arg-type]
     return Net(name, model.to(on).eval(), resolve_data_config(settings, model=model), labels, on)

@@ -1,7 +1,10 @@
 """The accuracy of a checkpoint, or of a training's last epoch, on images."""
 
+import logging
+import os
 from collections.abc import Mapping
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +20,12 @@ from timm_attn.training.processes import joined
 from timm_attn.training.recipe import Recipe, import_modules, recipe_of, usable
 from timm_attn.weights.trained import input_settings, read_training_file, trained_model
 
+_logger = logging.getLogger(__name__)
+
 _PLAIN: dict[str, Any] = dict(lr=0.1, workers=0)  # where no recipe says more
+# What only the user may say: what is imported, read and downloaded, and where it runs.
+_USERS = ('dataset', 'dataset_download', 'class_map', 'input_key', 'target_key', 'device', 'device_modules')
+_LARGEST_BATCH = 256  # that a file may ask for
 
 
 def validate(
@@ -38,8 +46,9 @@ def validate(
     Args:
         weights: a checkpoint of the runner or of timm's train.py, whose model options then count, or weights in any
             layout that `convert_state_dict` knows; without them the model's pretrained weights.
-        recipe: says what is read and how it is prepared; without one, the recipe in the checkpoint if it has one, and
-            else the model's own cfg.
+        recipe: says what is read and how it is prepared; without one, the recipe in the checkpoint if it has one, but
+            for what only the user may say (a dataset of timm's, a class map, modules to import, the device), and else
+            the model's own cfg.
         changes: values instead of the recipe's.
         split: such as 'validation'; by default the recipe's.
         workers: by default the recipe's, and none without one.
@@ -51,14 +60,15 @@ def validate(
         ValueError: the weights are of another model, or of another number of classes than the images have.
     """
     content = {} if weights is None else read_training_file(weights)
+    users = {**(vars(recipe) if recipe else {}), **(changes or {})}
     if recipe is None:
-        recipe = recipe_of({**_PLAIN, **(content.get('recipe') or {})}, f'The checkpoint {weights}')
+        recipe = _recipe_in(content, weights, changes or {})
     recipe = recipe_of({**vars(recipe), **(changes or {})}, 'What the recipe is changed to')
     import_modules(recipe)
     with joined(device or recipe.device) as processes, usable():
         with processes.one_first() if recipe.dataset_download else nullcontext():  # it alone downloads
             tested_on = data.open_split(recipe, data_dir, split or recipe.val_split, skip_unreadable=skip_unreadable)
-        model, trained_with, trained_on = _model(model_name, recipe, content, weights, ema)
+        model, said_input, trained_on = _model(model_name, recipe, users, content, weights, ema)
         classes = data.class_names(tested_on)
         if classes is not None and len(classes) != model.num_classes:
             raise ValueError(
@@ -68,7 +78,7 @@ def validate(
             differing = sorted({*classes} ^ {*trained_on}) or 'their order'
             raise ValueError(f'{data_dir} has other classes than {weights} was trained on: {differing}.')
         model.to(processes.device, memory_format=torch.channels_last if recipe.channels_last else None)
-        config = resolve_data_config(input_settings(vars(recipe), trained_with), model=model)
+        config = resolve_data_config(input_settings(users, said_input), model=model)
         batch_size = recipe.validation_batch_size or recipe.batch_size
         workers = recipe.workers if workers is None else workers
         loader = eval_loader(tested_on, config, batch_size, workers=workers, processes=processes)
@@ -76,12 +86,36 @@ def validate(
         return {**metrics, 'unreadable': data.unreadable(tested_on, processes)}
 
 
+def _recipe_in(content: Mapping[str, Any], file: Path | None, changes: Mapping[str, Any]) -> Recipe:
+    """The recipe in a checkpoint, without what only the user may say.
+
+    Raises:
+        ValueError: it is no recipe.
+    """
+    said = content.get('recipe') or {}
+    recipe = recipe_of({**_PLAIN, **said}, f'The recipe in {file}')
+    defaults = vars(recipe_of(_PLAIN, 'The default'))
+    ignored = [key for key in _USERS if vars(recipe)[key] != defaults[key] and key not in changes]
+    if named := [f'{key}={vars(recipe)[key]}' for key in ignored if key not in ('device', 'device_modules')]:
+        _logger.warning(f'{file} says {", ".join(named)}, which only your own recipe may say: see --config and --set.')
+    batch_size = min(recipe.validation_batch_size or recipe.batch_size, _LARGEST_BATCH)
+    bounds: dict[str, Any] = dict(
+        workers=min(recipe.workers, os.cpu_count() or 1), validation_batch_size=batch_size, model_kwargs={}
+    )
+    return replace(recipe, **{key: defaults[key] for key in ignored}, **bounds)
+
+
 def _model(
-    name: str, recipe: Recipe, content: Mapping[str, Any], file: Path | None, ema: bool
+    name: str,
+    recipe: Recipe,
+    users: Mapping[str, Any],
+    content: Mapping[str, Any],
+    file: Path | None,
+    ema: bool,
 ) -> tuple[Any, Mapping[str, Any], list[str] | None]:
-    """The model, and, where a file says them, the arguments and the classes it was trained with."""
+    """The model, and, where a file says them, its input and the classes it was trained with."""
     if file is None:
         chans = recipe.input_size[0] if recipe.input_size else 3
         return timm.create_model(name, pretrained=True, in_chans=chans, **recipe.model_kwargs), {}, None
-    trained = trained_model(content, name, file, dict(model_kwargs=recipe.model_kwargs), ema=ema)
-    return trained.model, trained.arguments, trained.class_names
+    trained = trained_model(content, name, file, dict(model_kwargs=users.get('model_kwargs')), ema=ema)
+    return trained.model, trained.input, trained.class_names

@@ -14,6 +14,7 @@ from timm_attn.attention import ATTENTION
 # What training scripts wrap a state dict in, and what data-parallel and compiled models prefix its keys with.
 _WRAPPERS = ('state_dict_ema', 'model_ema', 'state_dict', 'model_state_dict', 'model', 'net')
 _PREFIX = re.compile(r'^(module\.|_orig_mod\.)+')
+_FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _COUNTERS = re.compile(r'(^|\.)total_(ops|params)$')  # thop leaves these buffers in a profiled model
 
 # timm's place of the i-th block of torchvision's MobileNetV2, features.{i}
@@ -150,7 +151,8 @@ def convert_state_dict(state_dict: Mapping[str, Any], model_name: str, **model_a
 
     Raises:
         ValueError: the keys, or the shapes outside of the attention layers, are not those of the model; the message
-            names the first ones, and the model that they fit, if it is one of the same backbone.
+            names the first ones, and the model that they fit, if it is one of the same backbone. Or a tensor's values
+            are of another kind than the model's (integers for floats), or not finite.
         TypeError: the model does not take model_args.
     """
     if not timm.is_model(model_name):
@@ -212,10 +214,23 @@ def _complaint(renamed: Mapping[str, tuple[str, Tensor]], model: nn.Module) -> s
     if missing:
         return f'it lacks {", ".join(missing[:3])}'
     layers = tuple(f'{path}.' for path in attention_layers(model))
-    for key in (key for key in wanted if not key.startswith(layers)):
+    for key, target in wanted.items():
         source, value = given[key]
-        if value.shape != wanted[key].shape:
-            return f'{source} has shape {tuple(value.shape)} instead of {tuple(wanted[key].shape)}'
+        if value.shape != target.shape and not key.startswith(layers):
+            return f'{source} has shape {tuple(value.shape)} instead of {tuple(target.shape)}'
+        if fault := fault_of(value, target):
+            return f'{source} {fault}'
+    return ''
+
+
+def fault_of(value: Tensor, target: Tensor) -> str:
+    """Why the values of a tensor cannot be those of another, in words; '' if nothing speaks against it."""
+    if target.is_floating_point() and value.dtype not in _FLOATS:
+        return f'is {value.dtype}, but must be one of {", ".join(map(str, _FLOATS))}'
+    if value.is_complex() or value.dtype == torch.bool:  # scripts that halve a net halve its counters, too
+        return f'is {value.dtype}, but must be {target.dtype}'
+    if value.device.type != 'meta' and not value.isfinite().all():
+        return 'has values that are not finite'
     return ''
 
 
@@ -226,8 +241,9 @@ def sizes_of(tensors: Mapping[str, Tensor], model_name: str) -> dict[str, int]:
     found = {}
     for size, paths, dim in ('num_classes', cfg.classifier, 0), ('in_chans', cfg.first_conv, 1):
         path = paths if isinstance(paths, str) else next(iter(paths or ()), '')  # the first of several heads or stems
-        if f'{path}.weight' in tensors:
-            found[size] = tensors[f'{path}.weight'].shape[dim]
+        weight = tensors.get(f'{path}.weight')
+        if weight is not None and weight.dim() > 1:
+            found[size] = weight.shape[dim]
     return found
 
 

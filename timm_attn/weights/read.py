@@ -16,6 +16,7 @@ from typing import Any
 import safetensors.torch
 import torch
 from safetensors import SafetensorError, safe_open
+from torch import Tensor
 
 
 class _Dropped:
@@ -44,17 +45,20 @@ def read_checkpoint(path: Path) -> Mapping[str, Any]:
     `arch`, `recipe` and `options`.
 
     Raises:
-        ValueError: it is neither, or holds more than tensors and plain values.
+        ValueError: it is neither, or damaged, or holds more than tensors and plain values, or tensors that are not what
+            they seem.
         OSError: the file cannot be read.
     """
     with path.open('rb') as file:
         head = file.read(64)
     if re.match(rb'\s*<[!?a-zA-Z]', head):  # a header of safetensors may begin with b' <', its length
         raise ValueError(f'{path} is an HTML page, no checkpoint: download the file itself in a browser.')
-    if path.suffix == '.safetensors':
+    if path.suffix.lower() == '.safetensors':
         return _read_safetensors(path)
-    _refuse_packed_members(path)
-    return _read_pickle(path)
+    _check_members(path)
+    content = _read_pickle(path)
+    _check_tensors(content, path)
+    return content
 
 
 @contextmanager
@@ -101,14 +105,47 @@ def _is_torchs(members: Iterable[zipfile.ZipInfo]) -> bool:
     return any(member.filename.endswith('/data.pkl') for member in members)
 
 
-def _refuse_packed_members(path: Path) -> None:
-    """torch.save stores its members as they are; torch.load would unpack others to any size."""
+def _check_members(path: Path) -> None:
+    """torch.save stores its members as they are, with their CRC-32, at which torch.load does not look.
+
+    Raises:
+        ValueError: members are compressed, which torch.load would unpack to any size, or their bytes have changed.
+    """
     members = _members(path)
     if members and (
         any(member.compress_type != zipfile.ZIP_STORED for member in members)
         or sum(member.file_size for member in members) > path.stat().st_size
     ):
         raise ValueError(f'{path} has compressed members, which torch.save does not write: not opened.')
+    if not any(member.CRC for member in members):  # none were computed: torch.serialization.set_crc32_options(False)
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            changed = archive.testzip()
+    except _DAMAGED as error:
+        raise ValueError(f'{path} is a damaged archive: {error}.') from error
+    if changed is not None:
+        raise ValueError(f'{path} is damaged: the bytes of {changed} are not those that were written.')
+
+
+def _check_tensors(content: Any, path: Path) -> None:
+    """Raises ValueError for tensors of a pickle that are no plain ones, or larger than what the file holds of them."""
+    seen, left = set(), [content]
+    while left:
+        value = left.pop()
+        if isinstance(value, Tensor):
+            kind = f'{value.layout}, {value.device}{", quantized" if value.is_quantized else ""}'
+            if kind != 'torch.strided, cpu':
+                raise ValueError(f'{path} has a tensor that is not a plain one ({kind}).')
+            if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+                raise ValueError(
+                    f'{path} has a tensor of shape {tuple(value.shape)}, of which it holds only '
+                    f'{value.untyped_storage().nbytes():,} bytes.'
+                )
+        elif isinstance(value, (Mapping, list, tuple, argparse.Namespace)) and id(value) not in seen:
+            seen.add(id(value))
+            values = vars(value) if isinstance(value, argparse.Namespace) else value
+            left.extend(values.values() if isinstance(values, Mapping) else values)
 
 
 def _read_safetensors(path: Path) -> Mapping[str, Any]:
@@ -123,7 +160,7 @@ def _read_safetensors(path: Path) -> Mapping[str, Any]:
     try:
         recipe, options = (json.loads(text) for text in (metadata['recipe'], metadata.get('options', '{}')))
         return dict(state_dict=tensors, arch=metadata['arch'], recipe=recipe, options=options)
-    except (json.JSONDecodeError, KeyError) as error:
+    except (ValueError, KeyError, RecursionError) as error:
         raise ValueError(f'{path} has metadata that this runner did not write: {error}.') from error
 
 

@@ -5,8 +5,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from timm_attn.weights.manifest import Checkpoint, checkpoints_of, find_checkpoint
+from timm_attn.weights.metadata import class_names, input_metadata, model_metadata
 from timm_attn.weights.store import stored_path
-from timm_attn.weights.verify import check_keys, verified_path
+from timm_attn.weights.verify import check_weights, verified_path
 
 _logger = logging.getLogger(__name__)
 
@@ -25,6 +26,21 @@ def source_fields(checkpoint: Checkpoint) -> dict[str, str]:
     except (RuntimeError, OSError):  # a damaged note, no home folder: who asks for this checkpoint is told
         return {}
     return {'file': str(path)} if path is not None else {}
+
+
+def check_config(kwargs: Mapping[str, Any]) -> None:
+    """Refuses what the config.json of `hf-hub:` or `local-dir:` may not say, which timm put into the arguments.
+
+    Raises:
+        ValueError: it says that.
+    """
+    cfg = _fields(kwargs.get('pretrained_cfg'))
+    if cfg.get('source'):
+        file = f'The config.json of {cfg.get("hf_hub_id") or cfg.get("file")}'
+        model_metadata(kwargs.get('pretrained_model_args') or {}, file)
+        model_metadata({'num_classes': cfg.get('num_classes')}, file)
+        input_metadata(cfg, file)
+        class_names(cfg.get('label_names'), file)
 
 
 def chosen_checkpoint(name: str, kwargs: Mapping[str, Any]) -> Checkpoint | None:
@@ -50,7 +66,7 @@ def chosen_checkpoint(name: str, kwargs: Mapping[str, Any]) -> Checkpoint | None
 def builder_arguments(checkpoint: Checkpoint | None, kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments that make timm's builder load the verified file of a checkpoint, or the caller's own source.
 
-    The keys are checked either way, unless the caller has a filter for them or asks for pretrained_strict.
+    The weights are checked either way, unless the caller has a filter for them or asks for pretrained_strict.
 
     Raises:
         RuntimeError, OSError: see verified_path.
@@ -62,11 +78,11 @@ def builder_arguments(checkpoint: Checkpoint | None, kwargs: Mapping[str, Any]) 
         own = any(overlay.get(source) for source in _SOURCES)
         arguments: dict[str, Any] = {'pretrained_cfg_overlay': {**nowhere, **overlay}} if own else {}
         if not kwargs.keys() & {'pretrained_filter_fn', 'pretrained_strict'}:
-            arguments['pretrained_filter_fn'] = check_keys
+            arguments['pretrained_filter_fn'] = check_weights
         return arguments
     file = str(verified_path(checkpoint, kwargs.get('cache_dir')))
     verified = {**overlay, **nowhere, 'source': '', 'file': file}
-    return {'pretrained_cfg_overlay': verified, 'pretrained_filter_fn': check_keys}
+    return {'pretrained_cfg_overlay': verified, 'pretrained_filter_fn': check_weights}
 
 
 def _fields(cfg: Any) -> dict[str, Any]:

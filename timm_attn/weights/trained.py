@@ -1,18 +1,19 @@
 """Models back from the files that a training leaves: their weights, their options, and the input they are for."""
 
 import argparse
+import reprlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import timm
+from torch import Tensor, nn
 
 from timm_attn.weights.convert import convert_state_dict, sizes_of
+from timm_attn.weights.metadata import INPUT, class_names, input_metadata, model_metadata
 from timm_attn.weights.read import read_checkpoint
 
 _EMA = ('state_dict_ema', 'model_ema')
-# What the arguments of timm's train.py, or a recipe, say of the input.
-_INPUT = ('input_size', 'img_size', 'in_chans', 'mean', 'std', 'interpolation', 'crop_pct')
 # What they say of the model, by the names of ours; the rest is in model_kwargs.
 _MODEL = {'gp': 'global_pool', 'bn_eps': 'bn_eps'}
 _SHAPES = ('num_classes', 'in_chans')  # the tensors' shapes say them
@@ -32,8 +33,12 @@ def read_training_file(path: Path) -> Mapping[str, Any]:
         content = read_checkpoint(path)
     except OSError as error:
         raise ValueError(f'{path} cannot be read as a checkpoint: {error}') from error
-    if not isinstance(content.get('recipe', {}), Mapping):
-        raise ValueError(f'The recipe in {path} must be a mapping of keys to values, but is {content["recipe"]!r}.')
+    for key in ('recipe', 'options'):
+        if not isinstance(content.get(key, {}), Mapping):
+            found = reprlib.repr(content[key])
+            raise ValueError(f'The {key} in {path} must be a mapping of keys to values, but is {found}.')
+    if not isinstance(content.get('arch', ''), str):
+        raise ValueError(f'The arch in {path} must be the name of a model, but is {reprlib.repr(content["arch"])}.')
     return content
 
 
@@ -45,20 +50,26 @@ def training_arguments(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def input_settings(*sources: Mapping[str, Any]) -> dict[str, Any]:
-    """What arguments or recipes say of the input, the first before the others; for timm's resolve_data_config."""
-    return {key: source[key] for source in reversed(sources) for key in _INPUT if source.get(key)}
+    """What recipes or files say of the input, the first before the others; for timm's resolve_data_config."""
+    return {key: source[key] for source in reversed(sources) for key in INPUT if source.get(key)}
 
 
-def model_arguments(*sources: Mapping[str, Any]) -> dict[str, Any]:
-    """What arguments or recipes say of the model, where the tensors' shapes do not.
+def model_arguments(file: object, arguments: Mapping[str, Any], *sources: Mapping[str, Any]) -> dict[str, Any]:
+    """What a file says of its model, where the tensors' shapes do not, and what the user says of it.
+
+    Args:
+        file: for the messages.
+        arguments: of the training, from the file: only those of metadata.MODEL may be there.
+        sources: recipes of the user's, or what stands for one.
 
     Raises:
-        ValueError: they contradict each other.
+        ValueError: the file may not say that, or they contradict each other.
     """
+    users = [_of_model(source, 'The recipe') for source in sources]
+    also = {key: value for said in reversed(users) for key, value in said.items()}
     found: dict[str, Any] = {}
-    for source in sources:
-        named = {ours: source.get(theirs) for theirs, ours in _MODEL.items()}
-        for key, value in {**named, **(source.get('model_kwargs') or {})}.items():
+    for said in (model_metadata(_of_model(arguments, file), file, also), *users):
+        for key, value in said.items():
             if key in _SHAPES or key in _ONLY_TRAINING or value in (None, {}):
                 continue
             if found.setdefault(key, value) != value:
@@ -66,12 +77,19 @@ def model_arguments(*sources: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
+def _of_model(source: Mapping[str, Any], name: object) -> dict[str, Any]:
+    options = source.get('model_kwargs') or {}
+    if not isinstance(options, Mapping):
+        raise ValueError(f'{name} has model_kwargs {reprlib.repr(options)}, but it must be a mapping.')
+    return {**{ours: source.get(theirs) for theirs, ours in _MODEL.items()}, **options}
+
+
 class Trained(NamedTuple):
-    """A model from a file, the arguments or recipe it was trained with, those that build it, and its classes' names."""
+    """A model from a file, the arguments that build it, what the file says of its input, and its classes' names."""
 
     model: Any
-    arguments: dict[str, Any]
     options: dict[str, Any]
+    input: dict[str, Any]
     class_names: list[str] | None
 
 
@@ -87,27 +105,50 @@ def trained_model(
 
     Args:
         file: for the messages.
-        sources: what else says how the model was built, in recipes or arguments of train.py.
+        sources: what the user says of how the model was built, in recipes or arguments of train.py.
         ema: take the averaged weights where there are some.
         overlay: of the model's pretrained_cfg.
 
     Raises:
-        ValueError: it is no checkpoint of that model with these options.
+        ValueError: it is no checkpoint of that model with these options, or says what a file may not.
     """
-    arch = str(content.get('arch', name)).partition('.')[0]
+    arch = content.get('arch', name).partition('.')[0]
     if arch != name and timm.is_model(arch):  # else it is a hub's name, or that of a class
         raise ValueError(f'{file} is a checkpoint of {arch!r}, not of {name!r}.')
     arguments = training_arguments(content)
-    options = model_arguments(arguments, *sources)
+    options = model_arguments(file, arguments, *sources)
+    said_input = input_metadata(arguments, file)
+    names = class_names(content.get('options', {}).get('class_names'), file)  # of our runner
     averaged = next((content[key] for key in _EMA if key in content), None) if ema else None
     plain = {key: value for key, value in content.items() if key not in _EMA}
     try:
         state_dict = convert_state_dict(plain if averaged is None else averaged, name, **options)
         sizes = sizes_of(state_dict, name)
+        _check_size(timm.create_model(name, device='meta', **{**sizes, **options}), state_dict)
         model: Any = timm.create_model(name, pretrained_cfg_overlay=dict(overlay or {}), **{**sizes, **options})
         model.load_state_dict(state_dict, strict=True)
-    except (RuntimeError, TypeError) as error:
+    except (AssertionError, IndexError, KeyError, OverflowError, RuntimeError, TypeError) as error:
         why = ' '.join(str(error).split())
         raise ValueError(f'{file} does not fit {name} with {options}: {why}') from error
-    said = content.get('options')  # of our runner
-    return Trained(model, arguments, options, said.get('class_names') if isinstance(said, Mapping) else None)
+    _check_channels(said_input, sizes.get('in_chans'), file)
+    return Trained(model, options, said_input, names)
+
+
+def _check_size(model: nn.Module, state_dict: Mapping[str, Tensor]) -> None:
+    """Options can make attention layers of any size: nothing is built that is much larger than the file's tensors."""
+    wanted = sum(tensor.numel() for tensor in model.state_dict().values())
+    given = sum(tensor.numel() for tensor in state_dict.values())
+    if wanted > 2 * given:
+        raise RuntimeError(f'the model has {wanted:,} values, the file {given:,}')
+
+
+def _check_channels(said: Mapping[str, Any], channels: int | None, file: object) -> None:
+    """Raises ValueError where what a file says of its input contradicts its first convolution."""
+    if channels is None:
+        return
+    size = said.get('input_size')
+    if size is not None and size[0] != channels:
+        raise ValueError(f'{file} says input_size {tuple(size)}, but its first convolution takes {channels} channels.')
+    for key in ('mean', 'std'):
+        if len(said.get(key, ())) not in (0, 1, channels):
+            raise ValueError(f'{file} says {key} {said[key]}, but its first convolution takes {channels} channels.')

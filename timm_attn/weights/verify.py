@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from timm_attn.weights.convert import fault_of
 from timm_attn.weights.fetch import fetch_published, fetchable
 from timm_attn.weights.manifest import Checkpoint
 from timm_attn.weights.store import file_digest, imported, stored_path
@@ -64,8 +65,9 @@ def _how_to_import(checkpoint: Checkpoint) -> str:
     )
 
 
-def check_keys(state_dict: Mapping[str, Tensor], model: nn.Module) -> Mapping[str, Tensor]:
-    """The state dict itself, if it has exactly the model's keys (timm loads with strict=False for a new head).
+def check_weights(state_dict: Mapping[str, Tensor], model: nn.Module) -> Mapping[str, Tensor]:
+    """The state dict itself, if it has exactly the model's keys (timm loads with strict=False for a new head), and
+    values of their kind.
 
     A model without a classifier, or with another pool, lacks the head's keys: those may be left over.
     """
@@ -76,4 +78,7 @@ def check_keys(state_dict: Mapping[str, Tensor], model: nn.Module) -> Mapping[st
     left_over = sorted(k for k in set(state_dict) - wanted if not k.startswith(head))
     if missing or left_over:
         raise RuntimeError(f'The checkpoint does not fit the model: missing {missing[:3]}, left over {left_over[:3]}.')
+    for key, target in model.state_dict().items():
+        if fault := fault_of(state_dict[key], target):
+            raise RuntimeError(f'The checkpoint does not fit the model: {key} {fault}.')
     return state_dict
