@@ -1,4 +1,4 @@
-"""`timm-attn benchmark`: the clock, the cases and targets as tables, and a small run through the same code."""
+"""`python -m benchmarks`: the clock, the cases and targets as tables, and a small run through the same code."""
 
 import json
 import re
@@ -13,16 +13,15 @@ import timm
 import torch
 from torch import nn
 
+from benchmarks import cases, nets, operations, report
+from benchmarks.__main__ import main, parser
+from benchmarks.cases import Case, all_cases, choose
+from benchmarks.formula import paper_simam
+from benchmarks.measure import LEAST_ROUNDS, WARM_UP, Runner, Spread, Times, interleaved
+from benchmarks.measured import Measured, measure, outcomes
+from benchmarks.peak_memory import peak_mib
+from benchmarks.targets import TARGETS, Target
 from timm_attn import ops
-from timm_attn.benchmark import cases, nets, operations, report
-from timm_attn.benchmark.cases import Case, all_cases, choose
-from timm_attn.benchmark.formula import paper_simam
-from timm_attn.benchmark.measure import LEAST_ROUNDS, WARM_UP, Runner, Spread, Times, interleaved
-from timm_attn.benchmark.memory import peak_mib
-from timm_attn.benchmark.results import Measured, measure, outcomes
-from timm_attn.benchmark.targets import TARGETS, Target
-from timm_attn.cli import _parser as parser
-from timm_attn.cli import main
 from timm_attn.paper.compare import printed
 from timm_attn.paper.speed import printed_speeds
 
@@ -140,7 +139,7 @@ def test_peak_memory() -> None:
     assert peak_mib(run, torch.device('cpu')) == pytest.approx(3, abs=0.01)
 
 
-def small(**changed: nets.Net) -> dict[str, nets.Net]:
+def small(**changed: nets.Variant) -> dict[str, nets.Variant]:
     return {'plain': nets.named('resnet18'), 'simam': nets.named('resnet18_simam'), **changed}
 
 
@@ -303,7 +302,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     variants |= {'cbam': nets.named('resnet18_cbam'), 'cbam, timm': nets.with_timm_layer('resnet18', 'cbam')}
     speeds = tuple(speed for speed in printed_speeds() if speed.model in ('resnet18', 'resnet18_eca'))
 
-    def infer(chosen: dict[str, nets.Net]) -> Callable[[], dict[str, Runner]]:
+    def infer(chosen: dict[str, nets.Variant]) -> Callable[[], dict[str, Runner]]:
         return lambda: nets.inference_runners(chosen, 1, 'cpu', size=32)
 
     table3 = infer({speed.model: nets.named(speed.model) for speed in speeds})
@@ -326,7 +325,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 def test_a_run(tiny: None, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     out = tmp_path / 'new' / 'speed.png'
-    assert main(['benchmark', '--out', str(out), '--threads', '1']) == 0
+    assert main(['--output', str(out), '--threads', '1']) == 0
     text = capsys.readouterr().out
     assert text.splitlines()[-2:] == [str(out), str(out.with_suffix('.json'))]
     assert {path.name for path in out.parent.iterdir()} == {'speed.png', 'speed.json'}
@@ -348,7 +347,7 @@ def test_a_quick_run_of_one_case_as_csv(tiny: None, monkeypatch: pytest.MonkeyPa
     threads: list[int] = []
     monkeypatch.setattr(report, 'measure', lambda *case: threads.append(torch.get_num_threads()) or measure(*case))
     out = tmp_path / 'speed.svg'
-    assert main(['benchmark', '--quick', '--threads', '2', '--numbers', 'csv', '--out', str(out)]) == 0
+    assert main(['--quick', '--threads', '2', '--numbers', 'csv', '--output', str(out)]) == 0
     assert threads == [2]
     head, *rows = out.with_suffix('.csv').read_text().splitlines()
     assert [row.split(',')[:4] for row in rows] == [
@@ -380,9 +379,9 @@ def test_what_was_measured_is_kept(tiny: None, monkeypatch: pytest.MonkeyPatch, 
         ('--quick --only cpu/resnet50/b1', "No case of this run matches 'cpu/resnet50/b1': choose from cpu/op/"),
         ('--only cuda/*', "The cases that match 'cuda/*' need a GPU, and torch sees none."),
         ('--threads 0', 'threads must be positive, but got 0.'),
-        ('--out x.pdf', "A figure is a .png or .svg file, but got 'x.pdf'."),
-        ('--out file/x.png', 'file/x.png cannot be written: '),
-        ('--out folder.png', 'folder.png cannot be written: it is a folder.'),
+        ('--output x.pdf', "A figure is a .png or .svg file, but got 'x.pdf'."),
+        ('--output file/x.png', 'file/x.png cannot be written: '),
+        ('--output folder.png', 'folder.png cannot be written: it is a folder.'),
     ],
 )
 def test_refusals(
@@ -392,7 +391,7 @@ def test_refusals(
     monkeypatch.chdir(tmp_path)
     Path('file').write_text('')
     Path('folder.png').mkdir()
-    assert main(['benchmark', *shlex.split(argv)]) == 1
+    assert main(shlex.split(argv)) == 1
     captured = capsys.readouterr()
     assert message in captured.err and captured.err.count('\n') == 1 and captured.out == ''
     assert {path.name for path in tmp_path.rglob('*')} == {'file', 'folder.png'}
@@ -401,7 +400,8 @@ def test_refusals(
 def test_the_commands_of_the_readme() -> None:
     readme = (Path(__file__).parents[1] / 'README.md').read_text(encoding='utf-8')
     section = readme.split('## Speed')[1].split('\n## ')[0]
-    commands = [shlex.split(line, comments=True)[1:] for line in section.splitlines() if line.startswith('timm-attn ')]
+    command = 'python -m benchmarks '
+    commands = [shlex.split(line, comments=True)[3:] for line in section.splitlines() if line.startswith(command)]
     assert [vars(parser().parse_args(argv))['quick'] for argv in commands] == [True]
     for glob in re.findall(r"--only '(.*?)'", section):
         assert choose(quick=True, only=glob, compiled=False)
@@ -409,5 +409,5 @@ def test_the_commands_of_the_readme() -> None:
 
 def test_without_matplotlib(tiny: None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr('importlib.util.find_spec', lambda name: None)
-    assert main(['benchmark']) == 1
+    assert main([]) == 1
     assert "Figures need matplotlib: pip install 'timm-attn[plots]'." in capsys.readouterr().err

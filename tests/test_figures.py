@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
 
+from benchmarks.figure import SpeedBar, SpeedPanel, benchmark_figure
 from timm_attn import analysis, figures
 from timm_attn.figures import canvas
 
@@ -62,13 +63,13 @@ def costs(name: str) -> Figure:
 def speeds(panels: int) -> Figure:
     """As many panels as a run on a GPU may have, and names as long as its longest."""
     bars = [
-        figures.SpeedBar('mobilenetv2_simam', 0.7, 0.6, 0.9, paper=0.66),
-        figures.SpeedBar('resnext50_32x4d_cbam', 12.5, 9, 13.1, target=4.0),
-        figures.SpeedBar('se', 0.97, 0.96, 0.98),
+        SpeedBar('mobilenetv2_simam', 0.7, 0.6, 0.9, paper=0.66),
+        SpeedBar('resnext50_32x4d_cbam', 12.5, 9, 13.1, target=4.0),
+        SpeedBar('se', 0.97, 0.96, 0.98),
     ]
     title = 'SimAM forward + backward, 128x256x56x56, channels_last, float16, GPU, bandwidth'
-    shown = [figures.SpeedPanel(title, 'resnext50_32x4d', bars[: 1 + i % 3] * (1 + i % 4)) for i in range(panels)]
-    return figures.benchmark_figure('Speed of variants that took turns: ' + 'A CPU with a long name ' * 4, shown)
+    shown = [SpeedPanel(title, 'resnext50_32x4d', bars[: 1 + i % 3] * (1 + i % 4)) for i in range(panels)]
+    return benchmark_figure('Speed of variants that took turns: ' + 'A CPU with a long name ' * 4, shown)
 
 
 FIGURES: dict[str, Callable[[], Figure]] = {

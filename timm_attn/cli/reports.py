@@ -1,4 +1,4 @@
-"""The verbs of `timm-attn` that look into nets: predict, explain, profile, selectivity, cost, benchmark."""
+"""The verbs of `timm-attn` that look into nets: predict, explain, profile, selectivity, cost."""
 
 import argparse
 from collections.abc import Sequence
@@ -34,15 +34,6 @@ def add_verbs(verbs: 'argparse._SubParsersAction[argparse.ArgumentParser]') -> N
     verb.add_argument('--layers', nargs='+', metavar='PATH', help='default: the attention layers, else the stages')
     verb.add_argument('--batch-size', type=int, default=1, metavar='N', help='default: %(default)s')
     _add_files(verb)
-
-    verb = verbs.add_parser('benchmark', help="our nets, timm's layers and the paper's formula beside the plain nets")
-    verb.add_argument('--quick', action='store_true', help='a minute on 2 cores instead of ten')
-    verb.add_argument('--compile', action='store_true', help='also under torch.compile; minutes more')
-    verb.add_argument('--only', default='*', metavar='GLOB', help="cases by their names, such as 'cpu/op/*'")
-    verb.add_argument('--threads', type=int, metavar='N', help="torch's on the CPU; default: one per core")
-    verb.add_argument('--out', type=Path, metavar='FILE', default=Path('benchmark.png'), help='default: %(default)s')
-    verb.add_argument('--numbers', choices=('json', 'csv'), default='json', help='beside it; default: %(default)s')
-    verb.set_defaults(run=_benchmark)
 
 
 def _verb(verbs: Any, name: str, run: Any, help: str, trained: bool = False) -> argparse.ArgumentParser:
@@ -128,13 +119,6 @@ def _cost(args: argparse.Namespace) -> None:
         millions = (f'{n / 1e6:10.3f}' for n in (c.macs, c.moved_bytes, c.saved_bytes))
         print(f'{c.path:32} {c.params:12,} {" ".join(millions)} {c.milliseconds:8.3f}')
     _print(files)
-
-
-def _benchmark(args: argparse.Namespace) -> None:
-    from timm_attn.benchmark.report import benchmark
-
-    options = dict(quick=args.quick, only=args.only, threads=args.threads, compiled=args.compile)
-    _print(benchmark(args.out, numbers=args.numbers, **options))
 
 
 def _out(args: argparse.Namespace, verb: str) -> Path:

@@ -1,6 +1,5 @@
 """Figures of what the analysis found, drawn with matplotlib; data in, figure out."""
 
-from timm_attn.figures.benchmark import SpeedBar, SpeedPanel, benchmark_figure
 from timm_attn.figures.canvas import require_matplotlib, save
 from timm_attn.figures.comparison import comparison_sheet
 from timm_attn.figures.cost import cost_figure
@@ -10,9 +9,6 @@ from timm_attn.figures.selectivity import selectivity_figure
 
 __all__ = [
     'Explanation',
-    'SpeedBar',
-    'SpeedPanel',
-    'benchmark_figure',
     'comparison_sheet',
     'cost_figure',
     'explanation_sheet',

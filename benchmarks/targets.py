@@ -4,7 +4,7 @@ import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from timm_attn.benchmark.measure import Spread
+from benchmarks.measure import Spread
 
 Judge = Callable[[float, float], bool]
 JUDGES: Mapping[str, Judge] = {'speed': operator.ge, 'saved_inputs': operator.le}

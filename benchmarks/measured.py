@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 
+from benchmarks.cases import Case
+from benchmarks.measure import Spread, Times, interleaved
+from benchmarks.targets import TARGETS, Target
 from timm_attn.analysis.cost import finish
-from timm_attn.benchmark.cases import Case
-from timm_attn.benchmark.measure import Spread, Times, interleaved
-from timm_attn.benchmark.targets import TARGETS, Target
 
 MEMORY = ('saved_mib', 'saved_inputs', 'peak_mib')  # the columns that Runner.memory may fill
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from timm_attn.benchmark import nets, operations
-from timm_attn.benchmark.measure import Runner
+from benchmarks import nets, operations
+from benchmarks.measure import Runner
 from timm_attn.paper.speed import Speed, printed_speeds
 
 
@@ -44,7 +44,7 @@ class Case:
         return self.name.split('/')[0]
 
 
-RESNET50: Mapping[str, nets.Net] = {
+RESNET50: Mapping[str, nets.Variant] = {
     'plain': nets.named('resnet50'),
     'simam': nets.named('resnet50_simam'),
     'simam, formula': nets.with_formula('resnet50', e_lambda=0.1),
@@ -55,7 +55,7 @@ RESNET50: Mapping[str, nets.Net] = {
     'cbam': nets.named('resnet50_cbam'),
     'cbam, timm': nets.with_timm_layer('resnet50', 'cbam', mlp_bias=True),
 }
-FUSED: Mapping[str, nets.Net] = {
+FUSED: Mapping[str, nets.Variant] = {
     'plain': nets.named('resnet50'),
     'fused plain': nets.fused('resnet50'),
     'fused simam': nets.fused('resnet50_simam'),
@@ -93,7 +93,7 @@ BANDWIDTHS = [
 ]
 BANDWIDTH_SHAPE = (128, 256, 56, 56)  # far beyond a GPU's cache
 # name, batch, variants, autocast's dtype, rounds, rounds of --quick, under torch.compile
-INFERENCES: Sequence[tuple[str, int, Mapping[str, nets.Net], torch.dtype | None, int, int, bool]] = (
+INFERENCES: Sequence[tuple[str, int, Mapping[str, nets.Variant], torch.dtype | None, int, int, bool]] = (
     ('cpu/resnet50', 1, RESNET50, None, 30, 15, False),
     ('cpu/resnet50', 8, RESNET50, None, 12, 0, False),
     ('cpu/fuse', 1, FUSED, None, 30, 15, False),

@@ -11,18 +11,18 @@ import torch
 from timm.layers import get_attn
 from torch import Tensor, nn
 
+from benchmarks.formula import FORMULA
+from benchmarks.measure import Runner
+from benchmarks.peak_memory import MIB, peak_mib
 from timm_attn.analysis.cost import saved_bytes
 from timm_attn.attach import attach
-from timm_attn.benchmark.formula import FORMULA
-from timm_attn.benchmark.measure import Runner
-from timm_attn.benchmark.memory import MIB, peak_mib
 from timm_attn.fuse import fuse
 
 CLASSES = 1000
 
 
 @dataclass(frozen=True)
-class Net:
+class Variant:
     """A variant of a case.
 
     Args:
@@ -34,34 +34,34 @@ class Net:
     change: Callable[[nn.Module], Any] | None = None
 
 
-def named(name: str) -> Net:
+def named(name: str) -> Variant:
     """A net of the zoo or of timm."""
-    return Net(partial(timm.create_model, name))
+    return Variant(partial(timm.create_model, name))
 
 
-def with_timm_layer(name: str, layer: str, **options: Any) -> Net:
+def with_timm_layer(name: str, layer: str, **options: Any) -> Variant:
     """timm's own attention layer at the end of the residual branches of timm's ResNet."""
     layers = partial(get_attn(layer), **options)
-    return Net(lambda: timm.create_model(name, block_args=dict(attn_layer=layers)))
+    return Variant(lambda: timm.create_model(name, block_args=dict(attn_layer=layers)))
 
 
-def with_formula(name: str, e_lambda: float) -> Net:
+def with_formula(name: str, e_lambda: float) -> Variant:
     """The paper's formula where our SimAM sits."""
-    return Net(lambda: attach(timm.create_model(name), FORMULA, attn_kwargs=dict(e_lambda=e_lambda)))
+    return Variant(lambda: attach(timm.create_model(name), FORMULA, attn_kwargs=dict(e_lambda=e_lambda)))
 
 
-def fused(name: str) -> Net:
+def fused(name: str) -> Variant:
     """timm_attn.fuse of a net; of a plain one that folds its norms into its convolutions."""
-    return Net(partial(timm.create_model, name), fuse)
+    return Variant(partial(timm.create_model, name), fuse)
 
 
-def compiled(net: Net) -> Net:
+def compiled(net: Variant) -> Variant:
     """A net under torch.compile, by inductor, for the one shape it meets."""
-    return Net(net.build, partial(torch.compile, dynamic=False))
+    return Variant(net.build, partial(torch.compile, dynamic=False))
 
 
 def inference_runners(
-    nets: Mapping[str, Net], batch: int, device: str, *, size: int = 224, amp: torch.dtype | None = None
+    nets: Mapping[str, Variant], batch: int, device: str, *, size: int = 224, amp: torch.dtype | None = None
 ) -> dict[str, Runner]:
     """The nets in evaluation mode on the same random images.
 
@@ -81,7 +81,7 @@ def inference_runners(
 
 
 def training_runners(
-    nets: Mapping[str, Net], batch: int, device: str, *, size: int = 224, amp: torch.dtype | None = None
+    nets: Mapping[str, Variant], batch: int, device: str, *, size: int = 224, amp: torch.dtype | None = None
 ) -> dict[str, Runner]:
     """A step of SGD with momentum, forward, backward and update, on the same random images and labels."""
     images, labels = _images(batch, size, device), torch.randint(CLASSES, (batch,), device=device)
@@ -124,7 +124,7 @@ def _autocast(device: str, amp: torch.dtype | None) -> Iterator[None]:
         yield
 
 
-def _with_one_trunk(nets: Mapping[str, Net], device: str, training: bool) -> dict[str, Any]:
+def _with_one_trunk(nets: Mapping[str, Variant], device: str, training: bool) -> dict[str, Any]:
     """The nets, what they share with the first one having its weights."""
     torch.manual_seed(0)
     ready: dict[str, Any] = {}

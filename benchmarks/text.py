@@ -1,10 +1,10 @@
-"""What `timm-attn benchmark` prints."""
+"""What `python -m benchmarks` prints."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from timm_attn.benchmark.measure import Spread
-from timm_attn.benchmark.results import MEMORY, Measured, Outcome
+from benchmarks.measure import Spread
+from benchmarks.measured import MEMORY, Measured, Outcome
 
 HEADS = {'saved_mib': 'MiB saved', 'saved_inputs': 'inputs saved', 'peak_mib': 'MiB at peak'}
 NOTES = {

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmarks.formula import paper_simam
+from benchmarks.measure import Runner
+from benchmarks.peak_memory import MIB
 from timm_attn import ops
 from timm_attn.analysis.cost import saved_bytes
-from timm_attn.benchmark.formula import paper_simam
-from timm_attn.benchmark.measure import Runner
-from timm_attn.benchmark.memory import MIB
 from timm_attn.ops.simam import PATHS
 from timm_attn.ops.triton import runs_on_triton
 

@@ -1,4 +1,4 @@
-"""`timm-attn benchmark`: one run, printed as it goes, with a picture and the numbers beside it."""
+"""One run, printed as it goes, with a picture and the numbers beside it."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -7,11 +7,12 @@ from typing import Any
 
 import torch
 
+from benchmarks import text
+from benchmarks.cases import choose
+from benchmarks.environment import cores, environment, load_average
+from benchmarks.figure import SpeedBar, SpeedPanel, benchmark_figure
+from benchmarks.measured import Measured, Outcome, measure, outcome_rows, outcomes, rows_of
 from timm_attn import figures
-from timm_attn.benchmark import text
-from timm_attn.benchmark.cases import choose
-from timm_attn.benchmark.environment import cores, environment, load_average
-from timm_attn.benchmark.results import Measured, Outcome, measure, outcome_rows, outcomes, rows_of
 from timm_attn.figures.canvas import check_format
 from timm_attn.files import check_writable
 from timm_attn.reports.numbers import check_numbers, write_numbers
@@ -66,7 +67,7 @@ def benchmark(
     print(f'\nload average before {where["load_before"]}, after {where["load_after"]}', flush=True)
     machine = (where['cpu'], f'{where["threads"]} threads', where['gpu'], where['date'][:10])
     title = f'Speed of variants that took turns: {", ".join(filter(None, machine))}'
-    return [figures.save(figures.benchmark_figure(title, _panels(results, found)), out), file]
+    return [figures.save(benchmark_figure(title, _panels(results, found)), out), file]
 
 
 def _write(out: Path, numbers: str, where: dict[str, Any], results: Sequence[Measured]) -> Path:
@@ -75,7 +76,7 @@ def _write(out: Path, numbers: str, where: dict[str, Any], results: Sequence[Mea
     return write_numbers(out, numbers, (row for measured in results for row in rows_of(measured)), about)
 
 
-def _panels(results: Sequence[Measured], found: Sequence[Outcome]) -> Iterator[figures.SpeedPanel]:
+def _panels(results: Sequence[Measured], found: Sequence[Outcome]) -> Iterator[SpeedPanel]:
     """A panel a case, with the targets that are about its reference."""
     for case, measured in ((measured.case, measured) for measured in results):
         mine = [o.target for o in found if o.target.case == case.name and o.target.quantity == 'speed']
@@ -83,8 +84,8 @@ def _panels(results: Sequence[Measured], found: Sequence[Outcome]) -> Iterator[f
         fps = {speed.model: speed.fps for speed in case.paper}
         others = [variant for variant in measured.times.seconds if variant != case.reference]
         ratios = {variant: fps[variant] / fps[case.reference] for variant in others} if fps else {}
-        bars = [figures.SpeedBar(v, *measured.speed(v), limits.get(v), ratios.get(v)) for v in others]
-        yield figures.SpeedPanel(case.title, case.reference, bars)
+        bars = [SpeedBar(v, *measured.speed(v), limits.get(v), ratios.get(v)) for v in others]
+        yield SpeedPanel(case.title, case.reference, bars)
 
 
 @contextmanager

@@ -1,0 +1,39 @@
+"""The command `python -m benchmarks`: one run."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.report import benchmark
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs it; what the input did not allow becomes one line on stderr and exit status 1."""
+    args = parser().parse_args(argv)
+    options = dict(quick=args.quick, only=args.only, threads=args.threads, compiled=args.compile)
+    try:
+        files = benchmark(args.output, numbers=args.numbers, **options)
+    except (ValueError, RuntimeError, OSError) as error:
+        print(f'benchmarks: {" ".join(str(error).split())}', file=sys.stderr)
+        return 1
+    print('\n'.join(map(str, files)))
+    return 0
+
+
+def parser() -> argparse.ArgumentParser:
+    made = argparse.ArgumentParser(
+        prog='python -m benchmarks',
+        description="Our nets, timm's layers and the paper's formula beside the plain nets.",
+    )
+    made.add_argument('--quick', action='store_true', help='a minute on 2 cores instead of ten')
+    made.add_argument('--compile', action='store_true', help='also under torch.compile; minutes more')
+    made.add_argument('--only', default='*', metavar='GLOB', help="cases by their names, such as 'cpu/op/*'")
+    made.add_argument('--threads', type=int, metavar='N', help="torch's on the CPU; default: one per core")
+    made.add_argument('--output', type=Path, metavar='FILE', default=Path('benchmark.png'), help='default: %(default)s')
+    made.add_argument('--numbers', choices=('json', 'csv'), default='json', help='beside it; default: %(default)s')
+    return made
+
+
+if __name__ == '__main__':
+    sys.exit(main())
