@@ -11,9 +11,10 @@ from typing import Any
 import timm
 
 from timm_attn import ATTENTION, BACKBONES, paper
-from timm_attn.training.results import compare, load_results
 from timm_attn.weights import checkpoints
 from timm_attn.weights.fetch import fetchable
+
+from results import compare, load_results  # isort: skip
 
 ROOT = Path(__file__).resolve().parents[1]
 README = ROOT / 'README.md'

@@ -16,9 +16,10 @@ import torch
 import timm_attn  # noqa: F401
 from timm_attn.training import checkpoint
 from timm_attn.training.recipe import recipe_of
-from timm_attn.training.results import Result, save_result
 from timm_attn.training.runner import LAST
 from timm_attn.training.validate import validate
+
+from results import Result, save_result  # isort: skip
 
 MARGIN = 2  # images: near-ties may fall differently than in the training
 

@@ -20,26 +20,7 @@ if [ ! -f "${TIMM_SCRIPTS:-}/train.py" ]; then
     echo "$0: TIMM_SCRIPTS must name the folder of timm's train.py (see the head of this file)" >&2
     exit 1
 fi
-read -r recipe batch < <(python - "$model" "$processes" <<'END'
-import sys
-
-from timm_attn.training.recipe import RECIPES, load_recipe, processes_of, recipe_for
-
-model, processes = sys.argv[1:]
-if not processes.isdecimal() or not int(processes):
-    sys.exit(f'PROCESSES must be a positive number, but got {processes!r}')
-try:
-    name = recipe_for(model)
-except ValueError as error:
-    sys.exit(str(error))
-if not name.endswith('in1k'):
-    sys.exit(f'{model} is a net for small images: its recipe {name} runs on one process, by timm-attn train')
-total = load_recipe(name).batch_size * processes_of(name)
-if total % int(processes):
-    sys.exit(f'the batch of {total} cannot be shared by {processes} processes')
-print(RECIPES / f'{name}.yaml', total // int(processes))
-END
-) || exit 1
+read -r recipe batch < <(python "$(dirname "$0")/paper_recipe.py" "$model" "$processes") || exit 1
 # shellcheck disable=SC2086
 exec torchrun ${TORCHRUN:---standalone --nproc-per-node $processes} "$TIMM_SCRIPTS/train.py" --config "$recipe" \
     --model "$model" --data-dir "$data" --batch-size "$batch" "$@"

@@ -21,9 +21,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
+from scipy import stats
 
 from timm_attn.training.recipe import load_recipe
-from timm_attn.training.statistics import summary, t_quantile
+from timm_attn.training.summary import summary
 
 HERE = Path(__file__).resolve().parent
 SKIPPED = 5  # steps before the allocator and oneDNN have settled
@@ -59,7 +60,7 @@ def main() -> int:
             print(f'pair {i + 1}: train.py {medians[0]:.0f} ms, timm-attn train {medians[1]:.0f} ms a step, '
                   f'{math.exp(ratios[-1][0]):.3f} of its speed', flush=True)  # fmt: skip
     for name, found in zip(('time', 'CPU time'), map(summary, zip(*ratios, strict=True)), strict=True):
-        half = t_quantile(0.975, found.n - 1) * (found.sd or math.nan) / math.sqrt(found.n)
+        half = stats.t.ppf(0.975, found.n - 1) * (found.sd or math.nan) / math.sqrt(found.n)
         mean, low, high = (math.exp(x) for x in (found.mean, found.mean - half, found.mean + half))
         print(f'speed by {name}: {mean:.3f} of train.py, 95 % interval {low:.3f} to {high:.3f}')
     return 0

@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 import timm
+from paper_recipe import processes_of, recipe_for
 from timm.data import create_transform
 from timm_scripts import load_script
 
 from timm_attn import zoo
 from timm_attn.training.engine import make_optimizer, make_scheduler
-from timm_attn.training.recipe import RECIPES, Recipe, load_recipe, processes_of, recipe_for
+from timm_attn.training.recipe import RECIPES, Recipe, load_recipe
 
 NAMES = sorted(p.stem for p in RECIPES.glob('*.yaml'))
 

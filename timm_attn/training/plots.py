@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from timm_attn.training.statistics import summary
+from timm_attn.training.summary import summary
 
 
 def pyplot() -> Any:

@@ -1,6 +1,5 @@
 """A recipe: a YAML file in the vocabulary of timm's train.py."""
 
-import fnmatch
 import importlib
 import traceback
 from collections.abc import Iterator, Mapping
@@ -13,20 +12,6 @@ from typing import Any, get_args, get_origin
 import yaml
 
 RECIPES = Path(__file__).resolve().parent / 'recipes'
-
-# Which recipe the paper of a model used: the first pattern that matches its name.
-_OF_MODEL = {
-    'cifar_*': 'simam_cifar100',
-    'mobilenetv2_eca': 'eca_mobilenetv2_in1k',
-    'mobilenetv2*': 'simam_mobilenetv2_in1k',
-    'wide_resnet*': 'bam_resnet_in1k',
-    '*res*_bam*': 'bam_resnet_in1k',
-    '*res*_eca': 'eca_resnet_in1k',
-    '*resn*': 'simam_resnet_in1k',
-}
-
-
-_PROCESSES = {'eca_mobilenetv2_in1k': 1}  # where it is not 4 on ImageNet, 1 on small images
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -185,23 +170,6 @@ def import_modules(recipe: Recipe) -> None:
             importlib.import_module(module)
         except Exception as error:  # it is anybody's code
             raise ValueError(f'The device module {module!r} cannot be imported: {error}.') from error
-
-
-def recipe_for(model_name: str) -> str:
-    """The name of the recipe with which the paper of a model trained it.
-
-    Raises:
-        ValueError: no paper's recipe is for that model.
-    """
-    for pattern, recipe in _OF_MODEL.items():
-        if fnmatch.fnmatch(model_name, pattern):
-            return recipe
-    raise ValueError(f'No paper says how it trained {model_name!r}.')
-
-
-def processes_of(recipe: str) -> int:
-    """How many processes a recipe's batch_size is a share for."""
-    return _PROCESSES.get(recipe, 4 if recipe.endswith('in1k') else 1)
 
 
 def _fits(value: Any, kind: Any) -> bool:

@@ -15,7 +15,7 @@ from timm_attn.training.engine import NonFiniteLossError
 from timm_attn.training.processes import joined
 from timm_attn.training.recipe import Recipe
 from timm_attn.training.runner import LAST, train
-from timm_attn.training.statistics import summary
+from timm_attn.training.summary import summary
 
 
 def sweep(

@@ -1,12 +1,15 @@
 """Measured results of trainings: one JSON file per run, and the table that they give."""
 
 import json
+import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
+from scipy import stats
+
 from timm_attn.files import write_whole
-from timm_attn.training.statistics import Summary, summary, welch
+from timm_attn.training.summary import summary
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,28 +73,38 @@ def compare(results: Iterable[Result], plain: str) -> list[dict[str, str]]:
     kinds = {(r.recipe, r.epochs, r.dataset, r.split, r.images) for rs in runs.values() for r in rs}
     if len(kinds) > 1:
         raise ValueError(f'Results of different trainings cannot be compared: {sorted(kinds)}.')
-    base = summary([r.top1 for r in runs[plain]])
     names = [plain, *(name for name in runs if name != plain)]
-    return [_row(name, runs[name], base, is_plain=name == plain) for name in names]
+    return [_row(name, runs[name], None if name == plain else runs[plain]) for name in names]
 
 
-def _row(name: str, runs: Sequence[Result], base: Summary, is_plain: bool) -> dict[str, str]:
+def _row(name: str, runs: Sequence[Result], plain: Sequence[Result] | None) -> dict[str, str]:
     found = summary([r.top1 for r in runs])
     return {
         'model': f'`{name}`',
         'top-1 %, mean': f'{found.mean:.2f}',
         'sd': '' if found.sd is None else f'{found.sd:.2f}',
         'seeds': f'n = {found.n}',
-        'minus plain [95 %]': '' if is_plain else _difference(found, base),
+        'minus plain [95 %]': _difference([r.top1 for r in runs], [r.top1 for r in plain]) if plain else '',
         'epochs': str(runs[0].epochs),
         'hardware': ', '.join(sorted({r.hardware for r in runs})),
     }
 
 
-def _difference(found: Summary, base: Summary) -> str:
-    difference = f'{found.mean - base.mean:+.2f}'
+def _difference(found: Sequence[float], base: Sequence[float]) -> str:
+    difference = f'{statistics.fmean(found) - statistics.fmean(base):+.2f}'
     interval = welch(found, base)
     if interval is None:
         return f'{difference}, no interval: nothing can be said'
     verdict = ', inside the noise' if interval[0] <= 0 <= interval[1] else ''
     return f'{difference} [{interval[0]:+.2f}, {interval[1]:+.2f}]{verdict}'
+
+
+def welch(a: Sequence[float], b: Sequence[float]) -> tuple[float, float] | None:
+    """Welch's 95 % confidence interval of mean(a) - mean(b), without the assumption of equal variances.
+
+    None where either has one value alone, or all values of both are equal: nothing is known about the spread then.
+    """
+    if min(len(a), len(b)) < 2 or len({*a}) == len({*b}) == 1:
+        return None
+    interval = stats.ttest_ind(a, b, equal_var=False).confidence_interval(0.95)
+    return float(interval.low), float(interval.high)
