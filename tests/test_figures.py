@@ -17,6 +17,7 @@ from PIL import Image
 
 from benchmarks.figure import SpeedBar, SpeedPanel, benchmark_figure
 from timm_attn import analysis, figures
+from timm_attn.data.fashion_mnist import CLASSES
 from timm_attn.figures import canvas
 
 LONG = 'cifar_densenet100_12_bam'  # the longest paths: features.transition1.attn_out
@@ -72,6 +73,11 @@ def speeds(panels: int) -> Figure:
     return benchmark_figure('Speed of variants that took turns: ' + 'A CPU with a long name ' * 4, shown)
 
 
+def curves(columns: dict[str, tuple[str, ...]]) -> Figure:
+    runs = {run: {'epoch': range(9), **dict.fromkeys(names, range(9))} for run, names in columns.items()}
+    return figures.curves_figure(runs, ('top1', 'top5'))
+
+
 FIGURES: dict[str, Callable[[], Figure]] = {
     'explanation': explanation,
     'explanation of gates': lambda: explanation(attention=None, gates=np.random.rand(64)),
@@ -87,6 +93,18 @@ FIGURES: dict[str, Callable[[], Figure]] = {
     ),
     'cost': lambda: costs('cifar_resnet20_cbam'),
     'cost of a layer without parameters': lambda: costs('mobilenetv2_simam'),
+    'confusion': lambda: figures.confusion_figure(np.arange(100).reshape(10, 10), CLASSES),
+    'confusion of many classes': lambda: figures.confusion_figure(np.eye(100, dtype=int), [LONG] * 100),
+    'curves': lambda: curves({'run': ('train_top1', 'val_top1', 'val_top5'), LONG: ('val_top1', 'val_top5')}),
+    'curves of many runs': lambda: curves({f'{LONG}{i}': ('train_top1', 'val_top1', 'val_top5') for i in range(9)}),
+    'sweep': lambda: figures.sweep_figure(
+        f'{LONG}, 3 runs per value',
+        'e_lambda',
+        ['1e-6', '1e-4', '1.0'],
+        [[90.0, 92.0], [], [88.0]],
+        [91.0, None, 88.0],
+        [1.0, None, None],
+    ),
     'benchmark of one case': lambda: speeds(1),
     'benchmark': lambda: speeds(20),
 }

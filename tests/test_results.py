@@ -12,8 +12,9 @@ from images import MODEL, short, write_folders
 from test_data import ROOT
 
 from results import Result, compare, load_results, save_result, welch
+from timm_attn import figures
+from timm_attn.reports.curves import curves
 from timm_attn.training import plots, runner
-from timm_attn.training.curves import curves
 from timm_attn.training.engine import NonFiniteLossError
 from timm_attn.training.summary import Summary, summary
 from timm_attn.training.sweep import sweep
@@ -138,7 +139,8 @@ def test_curves(tmp_path: Path, monkeypatch: Any) -> None:
         (tmp_path / name / 'summary.csv').write_text(text)
     drawn: dict[str, Any] = {}
     with monkeypatch.context() as patch:
-        patch.setattr('timm_attn.training.curves.draw_curves', lambda path, runs, metrics: drawn.update(runs))
+        draw = figures.curves_figure
+        patch.setattr(figures, 'curves_figure', lambda runs, metrics: drawn.update(runs) or draw(runs, metrics))
         curves([tmp_path / 'ours', tmp_path / 'timm'], tmp_path / 'c.png', ['top1', 'loss'])
     assert drawn['ours']['val_top1'] == [35, 45] and drawn['ours']['train_top1'] == [30, 40]
     assert drawn['timm']['val_top1'] == [33, 44] and drawn['timm']['train_loss'] == [2, 1]
@@ -153,8 +155,9 @@ def test_curves(tmp_path: Path, monkeypatch: Any) -> None:
     (tmp_path / 'timm' / 'summary.csv').write_text('epoch,top1\n1,x\n')
     with pytest.raises(ValueError, match='is damaged'):
         curves([tmp_path / 'timm'], tmp_path / 'c.png')
-    pytest.importorskip('matplotlib')
-    curves([tmp_path / 'ours'], tmp_path / 'c.png')
+    with pytest.raises(ValueError, match="A figure is a .png or .svg file, but got 'c.pdf'"):
+        curves([tmp_path / 'ours'], Path('c.pdf'))
+    assert curves([tmp_path / 'ours'], tmp_path / 'c.png') == tmp_path / 'c.png'
     assert (tmp_path / 'c.png').read_bytes()[:4] == b'\x89PNG'
 
 

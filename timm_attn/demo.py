@@ -13,7 +13,7 @@ from torch import nn
 from timm_attn import weights
 from timm_attn.analysis import attention_maps
 from timm_attn.data.fashion_mnist import CLASSES, FashionMNIST
-from timm_attn.picture import Tile, contact_sheet
+from timm_attn.figures.contact_sheet import Tile, contact_sheet
 from timm_attn.training.engine import Engine
 from timm_attn.training.evaluate import top1_on
 from timm_attn.training.loaders import train_loader

@@ -107,7 +107,7 @@ def _sweep(args: argparse.Namespace) -> None:
 
 
 def _curves(args: argparse.Namespace) -> None:
-    from timm_attn.training.curves import curves
+    from timm_attn.reports.curves import curves
 
     curves(args.runs, args.output, args.metrics)
 

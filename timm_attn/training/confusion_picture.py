@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from timm_attn.picture import heat
+from timm_attn.figures.contact_sheet import heat
 
 _NUMBERED = 30  # more classes than this are drawn without numbers and names
 

@@ -1,33 +1,37 @@
-"""The curves of several runs in one picture, from their summary.csv: of the runner, or of timm's train.py."""
+"""`timm-attn curves`: the curves of several runs in one picture, from their summary.csv: ours or timm's train.py's."""
 
 import csv
 from collections.abc import Sequence
 from pathlib import Path
 
-from timm_attn.training.plots import draw_curves
+from timm_attn import figures
+from timm_attn.figures.canvas import check_format
 
 METRICS = ('loss', 'top1', 'top5')
 # Column names of the runner and of train.py -> those of the picture.
 _NAMES = {'loss': 'train_loss', 'top1': 'val_top1', 'top5': 'val_top5'} | {f'eval_{m}': f'val_{m}' for m in METRICS}
 
 
-def curves(runs: Sequence[Path], picture: Path, metrics: Sequence[str] = ('top1', 'top5')) -> None:
+def curves(runs: Sequence[Path], out: Path, metrics: Sequence[str] = ('top1', 'top5')) -> Path:
     """Draws the training and validation curves of runs, each a folder with a summary.csv, named by its folder.
 
+    Args:
+        out: the figure, .png or .svg.
+
     Raises:
-        FileNotFoundError: a run has no summary.csv, or there is no folder for the picture.
+        FileNotFoundError: a run has no summary.csv.
         ValueError: a summary.csv lacks the metrics, or is damaged.
         RuntimeError: matplotlib is not installed.
     """
-    if not picture.parent.is_dir():
-        raise FileNotFoundError(f'There is no folder {picture.parent} for the picture.')
+    figures.require_matplotlib()
+    check_format(out)
     if len({run.resolve() for run in runs}) < len(runs):
         raise ValueError(f'A run is named twice: {", ".join(map(str, runs))}.')
     names = [run.resolve().name for run in runs]
     if len(set(names)) < len(names):
         names = [str(run) for run in runs]
     read = {name: _columns(run / 'summary.csv', metrics) for name, run in zip(names, runs, strict=True)}
-    draw_curves(picture, read, metrics)
+    return figures.save(figures.curves_figure(read, metrics), out)
 
 
 def _columns(path: Path, metrics: Sequence[str]) -> dict[str, list[float]]:
