@@ -81,7 +81,7 @@ def registered(record: Checkpoint, monkeypatch: pytest.MonkeyPatch) -> Iterator[
 
 
 def _register_again() -> None:
-    zoo._rows.pop(NAME)
+    zoo._models.pop(NAME)
     zoo.register()
 
 

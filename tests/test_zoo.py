@@ -213,7 +213,7 @@ def forget() -> Iterator[None]:
     for name in set(zoo.names()) - before:
         timm.models._registry._clear_model_entries(name)
         timm.models._registry._model_entrypoints.pop(name)
-        del zoo.default_cfgs[name], zoo._rows[name]
+        del zoo.default_cfgs[name], zoo._models[name]
 
 
 @pytest.mark.parametrize('site', ['conv', 'block', 'stage'])

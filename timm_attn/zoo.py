@@ -3,6 +3,7 @@
 import inspect
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -17,12 +18,64 @@ from timm_attn.backbones import BACKBONES, Backbone
 default_cfgs: dict[str, Any] = {}  # timm reads a module's default_cfgs when one of its functions is registered
 __all__ = ['names', 'register']
 
-_rows: dict[str, tuple[Backbone, tuple[str, Attention] | None]] = {}  # what each name was registered from
+
+@dataclass(frozen=True)
+class Model:
+    """What a name stands for.
+
+    Args:
+        attention: the row with the backbone's defaults over its own; None for the plain net.
+    """
+
+    name: str
+    backbone: Backbone
+    attention: Attention | None
+
+    def build(self, attn_kwargs: Mapping[str, Any] | None, **kwargs: Any) -> nn.Module:
+        """What timm's builder takes as the model class: the plain net, then the attention in its slots."""
+        if self.attention is not None:
+            net = self.backbone.build(**kwargs)
+            return attach(net, self.attention, stages=self.backbone.stages, attn_kwargs=attn_kwargs)
+        if attn_kwargs is not None:
+            raise TypeError(f'A net without attention takes no attn_kwargs, but got {dict(attn_kwargs)}.')
+        return self.backbone.build(**kwargs)
+
+    def options_with(
+        self, recorded: Mapping[str, Any], attn_kwargs: Mapping[str, Any] | None
+    ) -> Mapping[str, Any] | None:
+        """attn_kwargs for weights that were trained with the recorded ones.
+
+        Raises:
+            ValueError: the caller asks for others: the weights would load and compute something else.
+        """
+        asked = attn_kwargs or {}
+        if self.attention is not None:
+            used = layer_options(self.attention, recorded)
+            defaults = inspect.signature(self.attention.layer).parameters
+            for option, value in asked.items():
+                has = used[option] if option in used else defaults[option].default if option in defaults else value
+                if has != value:
+                    raise ValueError(
+                        f'The checkpoint was trained with {option}={has!r} of {self.attention.title}, but {value!r} '
+                        'was asked for (attn_kwargs): leave it out, or build with pretrained=False.'
+                    )
+        return {**recorded, **asked} or attn_kwargs
+
+    def describe(self, tags: Sequence[str]) -> str:
+        """The docstring of its entrypoint."""
+        what, options = self.backbone.title, 'Takes'
+        if self.attention is not None:
+            what = f'{what} with {self.attention.title} ({self.attention.paper})'
+            options = 'Takes attn_kwargs, the options of the attention layer, and'
+        return f"{what}. {options} timm's model arguments. Pretrained tags: {', '.join(tags) or 'none'}."
+
+
+_models: dict[str, Model] = {}  # by the names that are registered
 
 
 def names() -> list[str]:
     """The registered names, in the order of the tables."""
-    return list(_rows)
+    return list(_models)
 
 
 def register(
@@ -35,14 +88,24 @@ def register(
     Raises:
         RuntimeError: another package registered one of the names; then none is registered.
     """
-    pairs = list(_pairs(attention_rows, backbone_rows))
-    for name, _, _ in pairs:
-        if is_model(name) and model_entrypoint(name).__module__ != __name__:
-            raise RuntimeError(f'{name!r} is already registered by {model_entrypoint(name).__module__}.')
+    models = list(_join(attention_rows, backbone_rows))
+    for model in models:
+        if is_model(model.name) and model_entrypoint(model.name).__module__ != __name__:
+            raise RuntimeError(f'{model.name!r} is already registered by {model_entrypoint(model.name).__module__}.')
     published = _published()
-    for name, backbone, attention in pairs:
-        if _rows.get(name) != (backbone, attention):
-            _register(name, backbone, attention, published.get(name, []))
+    for model in models:
+        if _models.get(model.name) != model:
+            _register(model, published.get(model.name, []))
+
+
+def _join(attention_rows: Mapping[str, Attention], backbone_rows: Mapping[str, Backbone]) -> Iterator[Model]:
+    for stem, backbone in backbone_rows.items():
+        if backbone.timm is None:
+            yield Model(stem, backbone, None)
+        for key, row in attention_rows.items():
+            if row.site in backbone.sites:
+                defaults = {**row.defaults, **backbone.overrides.get(key, {})}
+                yield Model(f'{stem}_{key}', backbone, replace(row, defaults=defaults))
 
 
 def _published() -> dict[str, list[weights.Checkpoint]]:
@@ -56,27 +119,12 @@ def _published() -> dict[str, list[weights.Checkpoint]]:
     return published
 
 
-def _pairs(
-    attention_rows: Mapping[str, Attention], backbone_rows: Mapping[str, Backbone]
-) -> Iterator[tuple[str, Backbone, tuple[str, Attention] | None]]:
-    for stem, backbone in backbone_rows.items():
-        if backbone.timm is None:
-            yield stem, backbone, None
-        for key, attention in attention_rows.items():
-            if attention.site in backbone.sites:
-                yield f'{stem}_{key}', backbone, (key, attention)
-
-
-def _register(
-    name: str,
-    backbone: Backbone,
-    attention: tuple[str, Attention] | None,
-    published: Sequence[weights.Checkpoint],
-) -> None:
-    entrypoint = _entrypoint(name, backbone, attention)
-    entrypoint.__doc__ = _help(backbone, attention, [c.tag for c in published])
-    trained = {c.full_name: {**backbone.cfg, **c.cfg, **weights.source_fields(c)} for c in published}
-    default_cfgs.update(generate_default_cfgs({**trained, name: dict(backbone.cfg)}))
+def _register(model: Model, published: Sequence[weights.Checkpoint]) -> None:
+    name, entrypoint = model.name, _entrypoint(model)
+    entrypoint.__doc__ = model.describe([c.tag for c in published])
+    cfg = model.backbone.cfg
+    trained = {c.full_name: {**cfg, **c.cfg, **weights.source_fields(c)} for c in published}
+    default_cfgs.update(generate_default_cfgs({**trained, name: dict(cfg)}))
     globals()[name] = entrypoint  # pickle and torch.hub find a function by its module and name
     if is_model(name):  # one of ours, see register
         with warnings.catch_warnings():
@@ -84,10 +132,10 @@ def _register(
             register_model(entrypoint)
     else:
         register_model(entrypoint)
-    _rows[name] = (backbone, attention)
+    _models[name] = model
 
 
-def _entrypoint(name: str, backbone: Backbone, attention: tuple[str, Attention] | None) -> Callable[..., nn.Module]:
+def _entrypoint(row: Model) -> Callable[..., nn.Module]:
     def entrypoint(
         pretrained: bool = False,
         *,
@@ -100,72 +148,21 @@ def _entrypoint(name: str, backbone: Backbone, attention: tuple[str, Attention] 
             kwargs['pretrained_cfg'] = tag
         trained_with: dict[str, Any] = {}
         if pretrained:
-            checkpoint = weights.chosen_checkpoint(name, kwargs)
+            checkpoint = weights.chosen_checkpoint(row.name, kwargs)
             # the manifest's word comes before that of a config.json on the hub, which nothing verifies
             trained_with = dict(checkpoint.model_args if checkpoint else kwargs.get('pretrained_model_args') or {})
             if checkpoint or trained_with:
-                attn_kwargs = _agreed(backbone, attention, trained_with, attn_kwargs, kwargs)
+                attn_kwargs = row.options_with(trained_with.get('attn_kwargs') or {}, attn_kwargs)
+                kwargs = {**trained_with, **kwargs}
+                kwargs.pop('attn_kwargs', None)
             kwargs.update(weights.builder_arguments(checkpoint, kwargs))
-        features = {**backbone.features, **kwargs.pop('feature_cfg', {})}
-        build = partial(_build, backbone, attention, attn_kwargs)
-        model: Any = build_model_with_cfg(build, name, pretrained, feature_cfg=features, **kwargs)
+        features = {**row.backbone.features, **kwargs.pop('feature_cfg', {})}
+        build = partial(row.build, attn_kwargs)
+        model: Any = build_model_with_cfg(build, row.name, pretrained, feature_cfg=features, **kwargs)
         if trained_with:  # what timm writes into the config.json of a copy
             model._model_args = {**trained_with, **({'attn_kwargs': dict(attn_kwargs)} if attn_kwargs else {})}
         return model
 
-    entrypoint.__name__ = entrypoint.__qualname__ = name
+    entrypoint.__name__ = entrypoint.__qualname__ = row.name
     entrypoint.__module__ = __name__
     return entrypoint
-
-
-def _agreed(
-    backbone: Backbone,
-    attention: tuple[str, Attention] | None,
-    trained_with: Mapping[str, Any],
-    attn_kwargs: Mapping[str, Any] | None,
-    kwargs: dict[str, Any],
-) -> dict[str, Any] | None:
-    """The attention's options that a checkpoint was trained with; its other arguments are put into kwargs.
-
-    Raises:
-        ValueError: the caller asks for others: the weights would load and compute something else.
-    """
-    for key, value in trained_with.items():
-        if key != 'attn_kwargs':
-            kwargs.setdefault(key, value)
-    if attention is None:
-        return dict(attn_kwargs) if attn_kwargs is not None else None
-    key, row = attention
-    recorded = dict(trained_with.get('attn_kwargs') or {})
-    used = layer_options(row, {**backbone.overrides.get(key, {}), **recorded})
-    defaults = inspect.signature(row.layer).parameters
-    for option, value in (attn_kwargs or {}).items():
-        has = used[option] if option in used else defaults[option].default if option in defaults else value
-        if has != value:
-            raise ValueError(
-                f'The checkpoint was trained with {option}={has!r} of {row.title}, but {value!r} was asked for '
-                '(attn_kwargs): leave it out, or build with pretrained=False.'
-            )
-    return {**recorded, **(attn_kwargs or {})} or None
-
-
-def _help(backbone: Backbone, attention: tuple[str, Attention] | None, tags: Sequence[str]) -> str:
-    what = f'{backbone.title} with {attention[1].title} ({attention[1].paper})' if attention else backbone.title
-    options = 'Takes attn_kwargs, the options of the attention layer, and' if attention else 'Takes'
-    return f"{what}. {options} timm's model arguments. Pretrained tags: {', '.join(tags) or 'none'}."
-
-
-def _build(
-    backbone: Backbone,
-    attention: tuple[str, Attention] | None,
-    attn_kwargs: Mapping[str, Any] | None,
-    **kwargs: Any,
-) -> nn.Module:
-    """What timm's builder takes as the model class: the plain net, then the attention in its slots."""
-    if attention is None:
-        if attn_kwargs is not None:
-            raise TypeError(f'A net without attention takes no attn_kwargs, but got {dict(attn_kwargs)}.')
-        return backbone.build(**kwargs)
-    key, row = attention
-    options = {**backbone.overrides.get(key, {}), **(attn_kwargs or {})}
-    return attach(backbone.build(**kwargs), row, stages=backbone.stages, attn_kwargs=options)
