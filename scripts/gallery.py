@@ -13,7 +13,7 @@ from PIL import Image
 
 from timm_attn.cli import main as timm_attn
 from timm_attn.data.fashion_mnist import BUNDLED, CLASSES, FashionMNIST
-from timm_attn.reports.nets import load_net
+from timm_attn.reports.net import load_net
 
 from fashion_mnist_to_tar import write_tar  # isort: skip
 

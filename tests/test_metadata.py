@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from timm_attn.reports.nets import load_net
+from timm_attn.reports.net import load_net
 from timm_attn.training.validate import validate
 from timm_attn.weights.metadata import INPUT, MODEL, input_metadata, model_metadata
 from timm_attn.weights.publish import prepare

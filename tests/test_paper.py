@@ -14,9 +14,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from timm_attn import paper
 from timm_attn.attention import ATTENTION, ECA, SE
 from timm_attn.paper.compare import Cell, printed
+from timm_attn.paper.counted import CHANGES, COUNTS, CountedNet, count
 from timm_attn.paper.counting import macs, params, thop_2019, thop_2020, thop_params
-from timm_attn.paper.figures import parse_figure, parse_formula
-from timm_attn.paper.nets import CHANGES, COUNTS, Net, count
+from timm_attn.paper.printed import parse_figure, parse_formula
 
 ROWS = [(table, row) for table in printed()['tables'] for row in table['rows']]
 # facts of timm's nets, and of the released BAM in them (the stride in the 3x3 convolution)
@@ -96,7 +96,7 @@ def test_macs_are_half_of_torch_flops(name: str) -> None:
 
 @pytest.mark.parametrize('name', MACS)
 def test_macs_of_timm_based_nets(name: str) -> None:
-    assert count(Net(name, 1000, 224), 'macs') == MACS[name]
+    assert count(CountedNet(name, 1000, 224), 'macs') == MACS[name]
 
 
 # thop's own integers on the authors' nets; their MobileNetV2 pools by a function at its head, timm's by a module
@@ -115,7 +115,7 @@ def test_macs_of_timm_based_nets(name: str) -> None:
     ],
 )
 def test_operations_are_those_of_thop(name: str, quantity: str, operations: int) -> None:
-    assert count(Net(name, 1000, 224), quantity) == operations
+    assert count(CountedNet(name, 1000, 224), quantity) == operations
 
 
 def test_figures_round_halves_up_to_the_printed_precision() -> None:

@@ -21,7 +21,7 @@ from timm_attn.cli import _parser as parser
 from timm_attn.cli import main
 from timm_attn.data.fashion_mnist import CLASSES, FashionMNIST
 from timm_attn.reports.explain import compare, explain
-from timm_attn.reports.nets import distinct, load_net
+from timm_attn.reports.net import distinct, load_net
 
 PLAIN, SIMAM = 'cifar_resnet20', 'cifar_resnet20_simam'
 PER_CLASS = 3

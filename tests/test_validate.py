@@ -11,7 +11,7 @@ from images import MODEL, rows, short
 from safetensors.torch import load_file
 
 from timm_attn.cli import main
-from timm_attn.reports.nets import load_net
+from timm_attn.reports.net import load_net
 from timm_attn.training import checkpoint
 from timm_attn.training.recipe import Recipe
 from timm_attn.training.runner import train

@@ -1,27 +1,29 @@
-"""The verbs of `timm-attn` about the zoo: list, info, demo, paper."""
+"""The commands of `timm-attn` about the zoo: list, info, demo, paper."""
 
 import argparse
 from pathlib import Path
 
+from timm_attn.cli.parser import Commands, add_command, add_output
 
-def add_verbs(verbs: 'argparse._SubParsersAction[argparse.ArgumentParser]') -> None:
-    """Adds the parsers; only a verb that runs imports more than argparse."""
-    verb = verbs.add_parser('list', help='the models, with the tags of their checkpoints')
-    verb.add_argument('pattern', nargs='?', default='*', help="a glob such as '*_simam'")
-    verb.set_defaults(run=_list)
 
-    verb = verbs.add_parser('info', help='what a model is')
-    verb.add_argument('name')
-    verb.set_defaults(run=_info)
+def add_commands(commands: Commands) -> None:
+    """Adds the parsers; only a command that runs imports more than argparse."""
+    what = 'the models, with the tags of their checkpoints'
+    command = add_command(commands, 'list', _list, what, example="'*_simam'")
+    command.add_argument('pattern', nargs='?', default='*', help='a glob; default: all')
 
-    verb = verbs.add_parser('demo', help='a bundled checkpoint at work: accuracy, fine-tuning, a picture; no network')
-    verb.add_argument('--picture', type=Path, default=Path('timm_attn_demo.png'), help='default: %(default)s')
-    verb.set_defaults(run=_demo)
+    command = add_command(commands, 'info', _info, 'what a model is', example='resnet50_simam')
+    command.add_argument('name')
 
-    verb = verbs.add_parser('paper', help="the papers' tables of parameters and operations beside what our models have")
-    verb.add_argument('table', nargs='?', help="such as 'BAM 4'; default: all")
-    verb.add_argument('--format', choices=('md', 'json', 'csv'), default='md')
-    verb.set_defaults(run=_paper)
+    what = 'a bundled checkpoint at work: accuracy, fine-tuning, a picture; no network'
+    command = add_command(commands, 'demo', _demo, what, example='--output demo.png')
+    add_output(command, 'the picture; default: %(default)s', default=Path('timm_attn_demo.png'))
+    command.add_argument('--picture', dest='output', type=Path, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+
+    what = "the papers' tables of parameters and operations beside what our models have"
+    command = add_command(commands, 'paper', _paper, what, example="'BAM 4'")
+    command.add_argument('table', nargs='?', help='default: all')
+    command.add_argument('--format', choices=('md', 'json', 'csv'), default='md')
 
 
 def _list(args: argparse.Namespace) -> None:
@@ -39,7 +41,7 @@ def _info(args: argparse.Namespace) -> None:
 def _demo(args: argparse.Namespace) -> None:
     from timm_attn.demo import run_demo
 
-    run_demo(args.picture)
+    run_demo(args.output)
 
 
 def _paper(args: argparse.Namespace) -> None:

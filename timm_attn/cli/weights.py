@@ -1,4 +1,4 @@
-"""The verbs `timm-attn weights ...`: list, verify, path, remove, import, publish."""
+"""The commands `timm-attn weights ...`: list, verify, path, remove, import, publish."""
 
 import argparse
 import ast
@@ -7,52 +7,54 @@ import json
 from pathlib import Path
 from typing import Any
 
+from timm_attn.cli.parser import Commands, add_command, add_ema, add_output
 
-def add_verbs(verbs: 'argparse._SubParsersAction[argparse.ArgumentParser]') -> None:
-    """Adds the parsers; only a verb that runs imports more than argparse."""
-    parser = verbs.add_parser('weights', help='checkpoints: list, verify, path, remove, import, publish')
-    verbs = parser.add_subparsers(metavar='VERB', required=True)
 
-    verb = verbs.add_parser('list', help="the manifest's checkpoints, and which are here")
-    verb.set_defaults(run=_list)
+def add_commands(commands: Commands) -> None:
+    """Adds the parsers; only a command that runs imports more than argparse."""
+    parser = commands.add_parser('weights', help='checkpoints: list, verify, path, remove, import, publish')
+    commands = parser.add_subparsers(metavar='COMMAND', required=True)
 
-    verb = verbs.add_parser('verify', help='hash every file that is here again; exit status 1 on any mismatch')
-    verb.set_defaults(run=_verify)
+    add_command(commands, 'list', _list, "the manifest's checkpoints, and which are here", example='')
 
-    verb = verbs.add_parser('path', help='the verified file of a checkpoint, fetched where need be')
-    verb.add_argument('name')
-    verb.set_defaults(run=_path)
+    what = 'hash every file that is here again; exit status 1 on any mismatch'
+    add_command(commands, 'verify', _verify, what, example='')
 
-    verb = verbs.add_parser('remove', help='delete the local file of a fetched or imported checkpoint')
-    verb.add_argument('name')
-    verb.set_defaults(run=_remove)
+    for name, run, what in (
+        ('path', _path, 'the verified file of a checkpoint, fetched where need be'),
+        ('remove', _remove, 'delete the local files of a fetched or imported checkpoint'),
+    ):
+        command = add_command(commands, name, run, what, example='cifar_resnet20_simam.fmnist')
+        command.add_argument('name', help='NAME or NAME.TAG')
 
-    verb = verbs.add_parser('import', help="convert a checkpoint of the authors' and keep it")
-    verb.add_argument('name')
-    verb.add_argument('file', nargs='?', type=Path, help='the downloaded file; fetched if its address allows it')
-    verb.set_defaults(run=_import)
+    what = "convert a checkpoint of the authors' and keep it"
+    command = add_command(commands, 'import', _import, what, example='resnet50_simam.authors_in1k FILE')
+    command.add_argument('name', help='NAME or NAME.TAG')
+    command.add_argument('file', nargs='?', type=Path, help='the downloaded file; fetched if its address allows it')
 
-    verb = verbs.add_parser('publish', help='upload a checkpoint to the Hugging Face Hub and print its record')
-    verb.add_argument('checkpoint', type=Path, help="a file of timm's train.py or of `timm-attn train`")
-    verb.add_argument('--name', required=True, help='the model')
-    verb.add_argument('--repo', required=True, metavar='ORG/NAME')
-    verb.add_argument('--tag', required=True, help='such as simam_in1k')
-    verb.add_argument('--license', default='apache-2.0', help='SPDX; default: %(default)s')
-    verb.add_argument('--no-ema', dest='ema', action='store_false', help='the plain weights where averaged ones exist')
-    verb.add_argument(
+    what = 'upload a checkpoint to the Hugging Face Hub and print its record'
+    example = 'OUT/last.pth.tar --model cifar_resnet20_simam --repo ORG/NAME --tag mine --dry-run'
+    command = add_command(commands, 'publish', _publish, what, example=example)
+    command.add_argument('checkpoint', type=Path, help="a file of timm's train.py or of `timm-attn train`")
+    command.add_argument('--model', metavar='NAME', help='default: the one that the file says')
+    command.add_argument('--name', dest='model', default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+    command.add_argument('--repo', required=True, metavar='ORG/NAME')
+    command.add_argument('--tag', required=True, help='such as simam_in1k')
+    command.add_argument('--license', default='apache-2.0', help='SPDX; default: %(default)s')
+    add_ema(command)
+    command.add_argument(
         '--attn-kwargs', nargs='+', action='extend', type=_option, metavar='K=V', help='unless the file has them'
     )
-    verb.add_argument('--recipe', default='', help='the recipe that trained it: a name or a YAML file')
-    verb.add_argument('--dataset', help='what --top1 is on')
-    verb.add_argument('--split', default='validation')
-    verb.add_argument('--images', type=int)
-    verb.add_argument('--top1', type=float, metavar='PERCENT')
-    verb.add_argument('--top5', type=float, metavar='PERCENT')
-    verb.add_argument('--command', help='that measured them; without it they are called claimed')
-    verb.add_argument('--private', action='store_true')
-    verb.add_argument('--output', type=Path, help='the folder to write; default: NAME.TAG')
-    verb.add_argument('--dry-run', action='store_true', help='write the folder only')
-    verb.set_defaults(run=_publish)
+    command.add_argument('--recipe', default='', help='the recipe that trained it: a name or a YAML file')
+    command.add_argument('--dataset', help='what --top1 is on')
+    command.add_argument('--split', default='validation')
+    command.add_argument('--images', type=int)
+    command.add_argument('--top1', type=float, metavar='PERCENT')
+    command.add_argument('--top5', type=float, metavar='PERCENT')
+    command.add_argument('--command', help='that measured them; without it they are called claimed')
+    command.add_argument('--private', action='store_true')
+    add_output(command, 'the folder to write; default: NAME.TAG')
+    command.add_argument('--dry-run', action='store_true', help='write the folder only')
 
 
 def _option(text: str) -> tuple[str, Any]:
@@ -97,14 +99,17 @@ def _import(args: argparse.Namespace) -> None:
 def _publish(args: argparse.Namespace) -> None:
     from timm_attn.training.recipe import load_recipe
     from timm_attn.weights.publish import manifest_row, prepare, push
+    from timm_attn.weights.trained import model_in, read_training_file
 
     row = {key: getattr(args, key) for key in ('dataset', 'split', 'images', 'top1', 'top5', 'command')}
     row = {'date': datetime.date.today().isoformat()} | {k: v for k, v in row.items() if v is not None}
+    name = args.model or model_in(read_training_file(args.checkpoint), args.checkpoint)
+    folder = args.output or Path(f'{name}.{args.tag}')
     record = prepare(
         args.checkpoint,
-        args.name,
+        name,
         args.repo,
-        args.output or Path(f'{args.name}.{args.tag}'),
+        folder,
         tag=args.tag,
         license=args.license,
         ema=args.ema,
@@ -114,5 +119,5 @@ def _publish(args: argparse.Namespace) -> None:
         metrics=[{**row, 'status': 'measured' if args.command else 'claimed'}] if args.top1 is not None else [],
     )
     if not args.dry_run:
-        record = push(record, args.output or Path(f'{args.name}.{args.tag}'), args.repo, args.private)
+        record = push(record, folder, args.repo, args.private)
     print(json.dumps(manifest_row(record), indent=2))

@@ -7,8 +7,8 @@ from functools import cache
 from importlib.resources import files
 from typing import Any, Literal
 
-from timm_attn.paper.figures import UNITS, Figure, parse_figure, parse_formula
-from timm_attn.paper.nets import Net, count, layer_params
+from timm_attn.paper.counted import CountedNet, count, layer_params
+from timm_attn.paper.printed import UNITS, Printed, parse_figure, parse_formula
 
 Record = Mapping[str, Any]  # an object of printed.json
 Verdict = Literal['ticked', 'ticked with', 'crossed']
@@ -20,7 +20,7 @@ class Cell:
 
     Args:
         table, row, column, printed: where the paper has what.
-        quantity: our counting convention, a key of nets.COUNTS, or 'extra ' and such a key: more than the plain net.
+        quantity: our counting convention, a key of counted.COUNTS, or 'extra ' and such a key: more than the plain net.
         ours: the count of each of our models that stand for the row.
         verdict: 'ticked' if one of them rounds to the figure, 'ticked with' if it does so with another structure.
         fits: the models that do.
@@ -96,7 +96,7 @@ def _reason(row: Record, column: str) -> str:
     return printed()['reasons'][key] if key else ''
 
 
-def _figure(table: Record, row: Record, column: str) -> Figure:
+def _figure(table: Record, row: Record, column: str) -> Printed:
     if 'layer' in row:
         return parse_formula(row[column], row['symbols'])
     return parse_figure(row[column], table.get('units', UNITS))
@@ -110,6 +110,6 @@ def _ours(table: Record, row: Record, how: Record, structure: Record) -> dict[st
     options = {**row.get('attn_kwargs', {}), **structure.get('attn_kwargs', {})}
     classes, size = row.get('num_classes', table.get('num_classes')), table['image_size']
     change = structure.get('change')
-    base = count(Net(row['base'], classes, size, change=change), quantity) if how.get('extra') else 0
+    base = count(CountedNet(row['base'], classes, size, change=change), quantity) if how.get('extra') else 0
     kwargs = tuple(options.items())
-    return {model: count(Net(model, classes, size, kwargs, change), quantity) - base for model in row['models']}
+    return {model: count(CountedNet(model, classes, size, kwargs, change), quantity) - base for model in row['models']}

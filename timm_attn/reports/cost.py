@@ -8,7 +8,7 @@ import torch
 from timm_attn import figures
 from timm_attn.analysis import Cost, cost_report
 from timm_attn.figures.canvas import check_format
-from timm_attn.reports.nets import Net
+from timm_attn.reports.net import Net
 from timm_attn.reports.numbers import check_numbers, write_numbers
 
 

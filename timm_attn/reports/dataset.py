@@ -11,7 +11,7 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from timm_attn.images import decode_image
-from timm_attn.reports.nets import Net
+from timm_attn.reports.net import Net
 from timm_attn.training.loaders import eval_loader
 from timm_attn.training.processes import Processes
 

@@ -20,7 +20,7 @@ from timm_attn.attach import attention_layers
 from timm_attn.attention import AttentionLayer
 from timm_attn.figures.canvas import Array
 from timm_attn.images import read_image
-from timm_attn.reports.nets import Net
+from timm_attn.reports.net import Net
 
 # Where Grad-CAM is taken, in the words of the sheet
 PLACES = {'before': 'Grad-CAM before', 'after': 'Grad-CAM after', 'weights': 'Grad-CAM on the weights'}

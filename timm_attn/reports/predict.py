@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from timm_attn.images import read_image
-from timm_attn.reports.nets import Net
+from timm_attn.reports.net import Net
 
 
 def predict(net: Net, paths: Sequence[Path], top: int = 5) -> list[tuple[Path, list[tuple[str, float]]]]:

@@ -10,7 +10,7 @@ from timm_attn.analysis import ClassMeans, channel_profiles
 from timm_attn.attach import attention_layers
 from timm_attn.figures.canvas import check_format
 from timm_attn.reports.dataset import Pictures, batches_of
-from timm_attn.reports.nets import Net
+from timm_attn.reports.net import Net
 from timm_attn.reports.numbers import Row, check_numbers, write_numbers
 
 CURVES = 4  # classes with a curve of their own, as in the paper

@@ -7,7 +7,7 @@ from timm_attn import figures
 from timm_attn.analysis import class_selectivity
 from timm_attn.figures.canvas import check_format
 from timm_attn.reports.dataset import Pictures, batches_of
-from timm_attn.reports.nets import Net
+from timm_attn.reports.net import Net
 from timm_attn.reports.numbers import check_numbers, write_numbers
 
 

@@ -74,8 +74,9 @@ def prepare(
     content = read_training_file(file)
     sources = settings or {}, {'model_kwargs': {'attn_kwargs': attn_kwargs}}
     overlay = {'tag': tag, 'license': license, 'label_names': None}  # not those of the model's own default checkpoint
-    model, model_args, said_input, label_names = trained_model(content, name, file, *sources, ema=ema, overlay=overlay)
-    data_config = input_settings(settings or {}, said_input)
+    trained = trained_model(content, name, file, *sources, ema=ema, overlay=overlay)
+    model, model_args, label_names = trained.model, trained.options, trained.class_names
+    data_config = input_settings(settings or {}, trained.input)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f'.{folder.name}.', dir=folder.parent) as scratch:
         whole = Path(scratch, folder.name)

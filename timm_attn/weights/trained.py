@@ -85,9 +85,10 @@ def _of_model(source: Mapping[str, Any], name: object) -> dict[str, Any]:
 
 
 class Trained(NamedTuple):
-    """A model from a file, the arguments that build it, what the file says of its input, and its classes' names."""
+    """A model from a file, its name, the arguments that build it, what the file says of its input, its classes."""
 
     model: Any
+    name: str
     options: dict[str, Any]
     input: dict[str, Any]
     class_names: list[str] | None
@@ -95,7 +96,7 @@ class Trained(NamedTuple):
 
 def trained_model(
     content: Mapping[str, Any],
-    name: str,
+    name: str | None,
     file: Path,
     *sources: Mapping[str, Any],
     ema: bool = True,
@@ -104,6 +105,7 @@ def trained_model(
     """The model of a file's content, with its weights, classes, channels and options.
 
     Args:
+        name: of the model; None takes the one that the file says.
         file: for the messages.
         sources: what the user says of how the model was built, in recipes or arguments of train.py.
         ema: take the averaged weights where there are some.
@@ -112,9 +114,7 @@ def trained_model(
     Raises:
         ValueError: it is no checkpoint of that model with these options, or says what a file may not.
     """
-    arch = content.get('arch', name).partition('.')[0]
-    if arch != name and timm.is_model(arch):  # else it is a hub's name, or that of a class
-        raise ValueError(f'{file} is a checkpoint of {arch!r}, not of {name!r}.')
+    name = model_in(content, file, name)
     arguments = training_arguments(content)
     options = model_arguments(file, arguments, *sources)
     said_input = input_metadata(arguments, file)
@@ -131,7 +131,22 @@ def trained_model(
         why = ' '.join(str(error).split())
         raise ValueError(f'{file} does not fit {name} with {options}: {why}') from error
     _check_channels(said_input, sizes.get('in_chans'), file)
-    return Trained(model, options, said_input, names)
+    return Trained(model, name, options, said_input, names)
+
+
+def model_in(content: Mapping[str, Any], file: object, name: str | None = None) -> str:
+    """The name of the model that a file is of, which must be `name` where that is given and the file says one.
+
+    Raises:
+        ValueError: it is of another, or says none and none is given.
+    """
+    arch: str = content.get('arch', '').partition('.')[0]
+    is_known = timm.is_model(arch)  # else it is a hub's name, or that of a class
+    if name is None and not is_known:
+        raise ValueError(f'{file} does not say which model it is of: name it with --model.')
+    if name is not None and is_known and arch != name:
+        raise ValueError(f'{file} is a checkpoint of {arch!r}, not of {name!r}.')
+    return name or arch
 
 
 def _check_size(model: nn.Module, state_dict: Mapping[str, Tensor]) -> None:

@@ -23,7 +23,7 @@ COUNTS: Mapping[str, Callable[[nn.Module, int], int]] = {
 
 
 @dataclass(frozen=True)
-class Net:
+class CountedNet:
     """A registered model as a row of a table has it.
 
     Args:
@@ -39,13 +39,13 @@ class Net:
 
 
 @cache
-def count(net: Net, quantity: str) -> int:
+def count(net: CountedNet, quantity: str) -> int:
     """A quantity of COUNTS."""
     return COUNTS[quantity](build(net), net.image_size)
 
 
 @lru_cache(maxsize=4)
-def build(net: Net) -> nn.Module:
+def build(net: CountedNet) -> nn.Module:
     """The model on the meta device."""
     options: dict[str, Any] = {'attn_kwargs': dict(net.attn_kwargs)} if net.attn_kwargs else {}
     model = timm.create_model(net.model, num_classes=net.num_classes, device='meta', **options)

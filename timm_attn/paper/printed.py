@@ -11,7 +11,7 @@ _TERM = re.compile(r'(\d*)([A-Za-z]?)(?:\^(\d))?(?:/([a-z]))?')
 
 
 @dataclass(frozen=True)
-class Figure:
+class Printed:
     """A printed number, whose decimals are its precision, and its unit."""
 
     number: Decimal
@@ -25,15 +25,15 @@ class Figure:
         return self.rounded(count) == self.number
 
 
-def parse_figure(printed: str, units: Mapping[str, int] = UNITS) -> Figure:
+def parse_figure(printed: str, units: Mapping[str, int] = UNITS) -> Printed:
     """'11.69M', '+0.08G' or '36'."""
     match = _FIGURE.fullmatch(printed)
     if match is None:
         raise ValueError(f'Not a figure: {printed!r}.')
-    return Figure(Decimal(match[1]), units[match[2]] if match[2] else 1)
+    return Printed(Decimal(match[1]), units[match[2]] if match[2] else 1)
 
 
-def parse_formula(printed: str, symbols: Mapping[str, int]) -> Figure:
+def parse_formula(printed: str, symbols: Mapping[str, int]) -> Printed:
     """A sum of terms such as '2C^2/r' with values for its symbols (SimAM Table 1)."""
     total = 0
     for term in printed.replace(' ', '').split('+'):
@@ -43,4 +43,4 @@ def parse_formula(printed: str, symbols: Mapping[str, int]) -> Figure:
         factor, symbol, power, divisor = match.groups()
         value = int(factor or 1) * (symbols[symbol] if symbol else 1) ** int(power or 1)
         total += value // (symbols[divisor] if divisor else 1)
-    return Figure(Decimal(total))
+    return Printed(Decimal(total))

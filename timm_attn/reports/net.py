@@ -53,34 +53,45 @@ class Net:
         return [(self.labels[c], p) for c, p in zip(classes.tolist(), values.tolist(), strict=True)]
 
 
-def load_net(name: str, checkpoint: Path | None = None, device: str = 'cpu', *, trained: bool = True) -> Net:
+def load_net(
+    name: str | None, checkpoint: Path | None = None, device: str | None = None, *, trained: bool = True
+) -> Net:
     """A net of the zoo or of timm.
 
     Args:
+        name: of the model; None takes the one that the checkpoint says.
         checkpoint: a file of a training script, whose options and input count then, or of weights in any layout that
             `convert_state_dict` knows; by default the pretrained ones.
+        device: by default a GPU if there is one.
         trained: False for the initial weights, where the values do not matter.
 
     Raises:
-        ValueError: the name is unknown, or the file does not hold weights of that net.
+        ValueError: the name is unknown or missing, or the file does not hold weights of that net.
         FileNotFoundError: there is no such file.
         RuntimeError: there are no pretrained weights, or the device is not here.
     """
-    stem = name.partition('.')[0]
-    if stem in zoo.names() or not timm.is_model(stem):
-        catalog.require(name)
-    on = _find_device(device)
-    settings: dict[str, Any] = {}
-    if checkpoint is None:
+    if name is not None:
+        _require(name)
+    on, settings = _find_device(device), {}
+    if checkpoint is not None:
+        stem = None if name is None else name.partition('.')[0]
+        found = trained_model(read_training_file(checkpoint), stem, checkpoint)
+        name, model, labels, settings = found.name, found.model, found.class_names or [], found.input
+    elif name is not None:
         model = timm.create_model(name, pretrained=trained)
         cfg: Any = model.default_cfg
         labels = list(cfg.get('label_names') or ())
     else:
-        trained_with = trained_model(read_training_file(checkpoint), stem, checkpoint)
-        model, labels, settings = trained_with.model, trained_with.class_names or [], trained_with.input
+        raise ValueError('Name a model, or a checkpoint that says which model it is of.')
     if len(labels) != model.num_classes:
-        labels = [f'class {i}' for i in range(int(model.num_classes))]  # type: ignore[arg-type]
+        labels = [f'class {i}' for i in range(int(model.num_classes))]
     return Net(name, model.to(on).eval(), resolve_data_config(settings, model=model), labels, on)
+
+
+def _require(name: str) -> None:
+    stem = name.partition('.')[0]
+    if stem in zoo.names() or not timm.is_model(stem):
+        catalog.require(name)
 
 
 def distinct(nets: Sequence[Net]) -> list[Net]:
@@ -95,14 +106,15 @@ def distinct(nets: Sequence[Net]) -> list[Net]:
     return list(named.values())
 
 
-def _find_device(device: str) -> torch.device:
+def _find_device(device: str | None) -> torch.device:
+    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    if device is None:
+        return accelerator if accelerator is not None and accelerator.type == 'cuda' else torch.device('cpu')
     try:
         found = torch.device(device)
     except RuntimeError:  # with a list of twenty
         raise ValueError(f'{device!r} is no device: choose cpu, or cuda where there is a GPU.') from None
-    if found.type != 'cpu':
-        accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-        if accelerator is None or accelerator.type != found.type:
-            have = 'cpu' if accelerator is None else f'cpu, {accelerator.type}'
-            raise RuntimeError(f'There is no device {device!r} here: choose from {have}.')
+    if found.type != 'cpu' and (accelerator is None or accelerator.type != found.type):
+        have = 'cpu' if accelerator is None else f'cpu, {accelerator.type}'
+        raise RuntimeError(f'There is no device {device!r} here: choose from {have}.')
     return found
