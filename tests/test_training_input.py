@@ -75,7 +75,7 @@ def test_unreadable_images(workers: int, small: Path, tmp_path: Path) -> None:
     broken[1].write_bytes(broken[1].read_bytes()[:100])
     recipe = short(workers=workers, batch_size=10, epochs=1)
     with pytest.raises(
-        UnreadableImageError, match=r'^\S+1_trouser/\d+.png cannot be read as an image .*--unreadable skip'
+        UnreadableImageError, match=r'^\S+1_trouser/\d+.png cannot be read as an image: .*--unreadable skip'
     ):
         train(recipe, MODEL, small, tmp_path / 'stopped')
     train(recipe, MODEL, small, tmp_path / 'skipped', skip_unreadable=True)
