@@ -125,7 +125,7 @@ def test_training_and_reports_see_the_same_grey(mode: str, tmp_path: Path) -> No
 @pytest.mark.parametrize('mode', ['I;16', 'I;16L', 'I;16B', 'I;16N', 'I'])
 def test_every_mode_of_16_bits(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Which of them a file gets is up to the version of Pillow."""
-    monkeypatch.setattr(Image, 'open', lambda file: Image.new(mode, (2, 1), 257 * 77))
+    monkeypatch.setattr(Image, 'open', lambda file, formats: Image.new(mode, (2, 1), 257 * 77))
     assert np.unique(np.asarray(decode_image(io.BytesIO()))) == 77
 
 
@@ -216,6 +216,18 @@ def test_every_suffix_that_pillow_opens(suffix: str, tmp_path: Path) -> None:
 
 def test_what_pillow_cannot_decode_alone_is_no_picture() -> None:
     assert not suffixes() & {'.pdf', '.eps', '.ps', '.wmf', '.emf', '.mpg', '.mpeg', '.h5', '.hdf', '.txt', '', '.'}
+
+
+@pytest.mark.parametrize(
+    'start', [b'%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n', b'\x89HDF\r\n\x1a\n']
+)
+def test_no_file_starts_a_program(start: bytes, tmp_path: Path) -> None:
+    """Whatever its suffix says."""
+    (tmp_path / 'a.png').write_bytes(start + bytes(100))
+    with pytest.raises(
+        ValueError, match=r'a[.]png cannot be read as an image: its format is unknown, or it is damaged'
+    ):
+        read_image(tmp_path / 'a.png')
 
 
 def test_timm_s_table_of_suffixes_is_left_alone(small: Path) -> None:

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import tarfile
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from torch import nn
 
 from timm_attn.cli import main
 from timm_attn.data.fashion_mnist import BUNDLED, FashionMNIST
+from timm_attn.reports.dataset import Pictures
 from timm_attn.training import runner
 from timm_attn.training.data import Part, UnreadableImageError, held_out, names_of, open_split, unreadable
 from timm_attn.training.evaluate import evaluate
@@ -136,6 +138,30 @@ def test_damaged_tars(content: bytes, small: Path, tmp_path: Path) -> None:
     (small / 'train').rename(small / 'elsewhere')
     (small / 'train.tar').write_bytes(content)
     refused('train.tar is not a whole tar', small, tmp_path / 'out')
+
+
+def test_tars_without_images(small: Path, tmp_path: Path) -> None:
+    (small / 'train').rename(small / 'elsewhere')
+    with tarfile.open(small / 'train.tar', 'w') as tar:
+        tar.add(ROOT / 'README.md', arcname='a/README.md')
+    refused('Found 0 images in .*small/train.tar', small, tmp_path / 'out')
+    with pytest.raises(ValueError, match='train.tar has no images in class folders: Found 0 images'):
+        Pictures(small / 'train.tar')
+
+
+def test_a_damaged_header_in_the_middle_of_a_tar(small: Path, tmp_path: Path) -> None:
+    """Python's tarfile takes it for the end, and all behind it would be gone unsaid."""
+    with tarfile.open(tmp_path / 'train.tar', 'w', format=tarfile.GNU_FORMAT) as tar:
+        tar.add(small / 'train', arcname='.')
+    with tarfile.open(tmp_path / 'train.tar') as tar:
+        place = tar.getmembers()[-5].offset
+    content = bytearray((tmp_path / 'train.tar').read_bytes())
+    content[place + 150] ^= 1  # of its checksum
+    (small / 'train').rename(small / 'elsewhere')
+    (small / 'train.tar').write_bytes(content)
+    refused(f'train.tar is not a whole tar: its header at byte {place} is damaged', small, tmp_path / 'out')
+    with pytest.raises(ValueError, match=f'its header at byte {place} is damaged'):
+        Pictures(small / 'train.tar')
 
 
 def test_an_image_that_is_not_there(small: Path) -> None:

@@ -15,9 +15,13 @@ _NOT_ALONE = {'EPS', 'WMF', 'MPEG', 'BUFR', 'GRIB', 'HDF5'}
 
 def suffixes() -> set[str]:
     """The suffixes of the files that Pillow decodes alone, in lower case, each with its dot."""
-    known = Image.registered_extensions()  # also fills Image.OPEN
-    formats = ({*Image.OPEN} | {'MPO'}) - _NOT_ALONE  # MPO is opened as JPEG
-    return {suffix for suffix, name in known.items() if name in formats}
+    formats = {*_formats(), 'MPO'}  # which is opened as JPEG
+    return {suffix for suffix, name in Image.registered_extensions().items() if name in formats}
+
+
+def _formats() -> list[str]:
+    Image.init()
+    return [name for name in Image.ID if name not in _NOT_ALONE]
 
 
 def read_image(path: Path) -> Image.Image:
@@ -44,7 +48,7 @@ def decode_image(file: IO[bytes]) -> Image.Image:
         ValueError: it cannot be decoded, or its values are out of that range; the message says why, not which file.
     """
     try:
-        image = Image.open(file)
+        image = Image.open(file, formats=_formats())
         image.load()
         with suppress(Exception):  # the pixels are whole; a damaged EXIF block says no orientation
             ImageOps.exif_transpose(image, in_place=True)

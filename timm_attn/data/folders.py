@@ -30,20 +30,24 @@ def open_dataset(name: str, root: Path, split: str = 'validation', **arguments: 
     """What timm's create_dataset makes of a name; for a folder or tar, a warning says how many files are left out.
 
     Raises:
-        RuntimeError: a folder has no images.
-        ValueError: a tar has none.
+        RuntimeError: a folder or tar has no images.
         tarfile.TarError, EOFError: a tar is damaged.
     """
     create: Any = create_dataset  # typed more narrowly than it is
     with _every_suffix():
-        opened = create(name, root=str(root), split=split, **arguments)
+        try:
+            opened = create(name, root=str(root), split=split, **arguments)
+        except ValueError as error:
+            if not str(error).startswith('not enough values to unpack'):  # what timm says of a tar
+                raise
+            raise RuntimeError(f'Found 0 images in {root / split if (root / split).exists() else root}.') from error
         chosen = arguments.get('input_key')  # timm's folders take suffixes there
         accepted = set(chosen.split(';')) if chosen else get_img_extensions(as_set=True)
     reader = getattr(opened, 'reader', None)
-    if isinstance(reader, (ReaderImageFolder, ReaderImageInTar)) and _primary():
+    if isinstance(reader, (ReaderImageFolder, ReaderImageInTar)):
         left_out = Counter(suffix for suffix in map(_suffix, _files(reader.root)) if suffix not in accepted)
         del left_out[_HIDDEN]
-        if left_out:
+        if left_out and _primary():
             _say_once(_left_out_of(reader.root, left_out))
     return opened
 
@@ -95,6 +99,9 @@ def _members(tar: tarfile.TarFile, of_a_class: bool = False) -> Iterator[str]:
                 yield from _members(inner, of_a_class=True)
         elif folder or of_a_class:
             yield name
+    tar.fileobj.seek(tar.offset)
+    if tar.fileobj.read(tarfile.BLOCKSIZE).strip(b'\0'):  # Python takes it for the end
+        raise tarfile.ReadError(f'its header at byte {tar.offset} is damaged')
 
 
 def _suffix(name: str) -> str:
