@@ -7,10 +7,12 @@ import tracemalloc
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import timm
 import torch
 from images import MODEL, rows, short
+from PIL import Image
 from test_data import ROOT
 from timm.data.scheduled_sampler import ScheduledTransformDataset
 from torch import nn
@@ -174,6 +176,14 @@ def test_an_image_that_is_not_there(small: Path) -> None:
     images = open_split(short(dataset='folder'), small, 'train', training=True)
     with pytest.raises(UnreadableImageError, match='1_trouser.*cannot be read as an image'):
         [images[i] for i in range(len(images))]
+
+
+@pytest.mark.parametrize('dataset', ['', 'folder', 'torch/folder'])
+def test_every_folder_is_decoded_the_same_way(dataset: str, small: Path) -> None:
+    for i, file in enumerate(sorted(small.glob('*/*/*'))):
+        Image.fromarray(np.full((8, 8), 257 * i, dtype=np.uint16)).save(file)
+    images = open_split(short(dataset=dataset), small, 'train')
+    assert [images[i][0].getpixel((0, 0)) for i in range(20)] == [(i, i, i) for i in range(20)]
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,9 @@ from timm.data import ImageDataset, create_dataset
 from timm.data.readers import get_img_extensions, set_img_extensions
 from timm.data.readers.reader_image_folder import ReaderImageFolder
 from timm.data.readers.reader_image_in_tar import ReaderImageInTar
+from torchvision.datasets import DatasetFolder
 
-from timm_attn.images import decode_image, suffixes
+from timm_attn.images import decode_image, read_image, suffixes
 
 _logger = logging.getLogger(__name__)
 _OF_SYSTEMS = {'thumbs.db', 'desktop.ini'}  # hidden where they come from, as are names with a dot in front
@@ -43,6 +44,8 @@ def open_dataset(name: str, root: Path, split: str = 'validation', **arguments: 
             raise RuntimeError(f'Found 0 images in {root / split if (root / split).exists() else root}.') from error
         chosen = arguments.get('input_key')  # timm's folders take suffixes there
         accepted = set(chosen.split(';')) if chosen else get_img_extensions(as_set=True)
+    if isinstance(opened, DatasetFolder):  # of torch/folder and torch/imagenet, which would decode by themselves
+        opened.loader = _read
     reader = getattr(opened, 'reader', None)
     if isinstance(reader, (ReaderImageFolder, ReaderImageInTar)):
         left_out = Counter(suffix for suffix in map(_suffix, _files(reader.root)) if suffix not in accepted)
@@ -65,6 +68,10 @@ def labelled_image(dataset: ImageDataset, place: int, mode: str) -> tuple[Image.
     except (OSError, ValueError, tarfile.TarError) as error:
         name: Any = dataset.filename
         raise ValueError(f'{name(place, absolute=True)} cannot be read as an image: {error}.') from error
+
+
+def _read(path: str) -> Image.Image:
+    return read_image(Path(path))
 
 
 @contextmanager
