@@ -4,6 +4,7 @@ import functools
 import logging
 import os
 import tarfile
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,9 +23,10 @@ from timm_attn.images import decode_image, read_image, suffixes
 
 _logger = logging.getLogger(__name__)
 _OF_SYSTEMS = {'thumbs.db', 'desktop.ini'}  # hidden where they come from, as are names with a dot in front
-_HIDDEN = '.'  # stands for the suffix of such a file
+_HIDDEN = '/'  # stands for the suffix of such a file
 _SCANNED = 10 * 1024**3  # bytes of a tar; of a larger one timm keeps a list, which a scan would take longer than
 _NAMED = 10  # suffixes in a message
+_table_lent = threading.Lock()
 
 
 def open_dataset(name: str, root: Path, split: str = 'validation', **arguments: Any) -> Any:
@@ -77,12 +79,13 @@ def _read(path: str) -> Image.Image:
 @contextmanager
 def _every_suffix() -> Iterator[None]:
     """A block in which timm's table of suffixes has those of Pillow, too."""
-    before = get_img_extensions()
-    set_img_extensions((*before, *sorted(suffixes())))
-    try:
-        yield
-    finally:
-        set_img_extensions(before)
+    with _table_lent:  # else one thread would restore what another has set
+        before = get_img_extensions()
+        set_img_extensions((*before, *sorted(suffixes())))
+        try:
+            yield
+        finally:
+            set_img_extensions(before)
 
 
 def _files(root: str) -> Iterator[str]:
@@ -127,8 +130,8 @@ def _left_out_of(root: str, left_out: Counter[str]) -> str:
     found = [f'{count} {suffix!r}' if suffix else f'{count} without one' for suffix, count in most_first]
     others = f' and {len(found) - _NAMED} other suffixes' if len(found) > _NAMED else ''
     return (
-        f'{root}: {left_out.total()} files in its folders are no pictures by their suffix and are left out: '
-        f'{", ".join(found[:_NAMED])}{others}.'
+        f'{root}: files in its folders that are left out, as no pictures by their suffix: {left_out.total()} '
+        f'({", ".join(found[:_NAMED])}{others}).'
     )
 
 
