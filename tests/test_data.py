@@ -245,6 +245,7 @@ def test_timm_s_table_of_suffixes_is_left_alone(small: Path) -> None:
 def test_threads_leave_it_alone_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """The second one begins before the first has ended, and ends after it."""
     before = get_img_extensions()
+    suffixes()  # the first call imports Pillow's plugins
     monkeypatch.setattr(folders, 'create_dataset', lambda name, root, split: time.sleep(float(root)))
     with ThreadPoolExecutor(2) as threads:
         for seconds in ('0.1', '0.3'):
