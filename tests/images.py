@@ -1,14 +1,21 @@
 """Folders of real images for the tests of training, and a short recipe for them."""
 
 import csv
+import shutil
+import tarfile
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import timm
 import torch
 from torch import nn
 
 from timm_attn.data.fashion_mnist import CLASSES, FashionMNIST
+from timm_attn.images import read_image
+from timm_attn.reports.dataset import Pictures
+from timm_attn.training.data import open_split
 from timm_attn.training.recipe import Recipe
 
 MODEL = 'cifar_resnet20_simam'
@@ -36,6 +43,25 @@ def write_folders(root: Path, per_split: int = 100, classes: int = 10) -> Path:
             folder.mkdir(parents=True, exist_ok=True)
             images.image(i).save(folder / f'{i:04d}.png')
     return root
+
+
+def read_all_ways(file: Path, root: Path, mode: str = 'RGB') -> dict[str, npt.NDArray[np.uint8]]:
+    """The pixels of a picture by itself, and in a folder and a tar for training and for the reports."""
+    for of_class in ('a', 'b'):
+        (root / 'folder' / of_class).mkdir(parents=True)
+        shutil.copy(file, root / 'folder' / of_class)
+    with tarfile.open(root / 'packed.tar', 'w') as tar:
+        tar.add(root / 'folder', arcname='.')
+    found = {'alone': read_image(file).convert(mode)}
+    recipe = short(input_size=[3 if mode == 'RGB' else 1, 16, 16])
+    for split, path in (('folder', root / 'folder'), ('packed', root / 'packed.tar')):
+        pictures = Pictures(path)
+        pictures.mode = mode
+        images = open_split(recipe, root, split)
+        assert len(pictures) == len(images) == 2 and [images[i][1] for i in range(2)] == [0, 1]
+        found |= {f'{split}, training': images[1][0], f'{split}, reports': pictures[1][0]}
+    assert {image.mode for image in found.values()} == {mode}
+    return {way: np.asarray(image) for way, image in found.items()}
 
 
 def group_norm_net() -> nn.Module:

@@ -2,20 +2,24 @@
 
 import subprocess
 import sys
+import tarfile
 import tracemalloc
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import timm
 import torch
 from images import MODEL, rows, short
+from PIL import Image
 from test_data import ROOT
 from timm.data.scheduled_sampler import ScheduledTransformDataset
 from torch import nn
 
 from timm_attn.cli import main
 from timm_attn.data.fashion_mnist import BUNDLED, FashionMNIST
+from timm_attn.reports.dataset import Pictures
 from timm_attn.training import runner
 from timm_attn.training.data import Part, UnreadableImageError, held_out, names_of, open_split, unreadable
 from timm_attn.training.evaluate import evaluate
@@ -75,7 +79,7 @@ def test_unreadable_images(workers: int, small: Path, tmp_path: Path) -> None:
     broken[1].write_bytes(broken[1].read_bytes()[:100])
     recipe = short(workers=workers, batch_size=10, epochs=1)
     with pytest.raises(
-        UnreadableImageError, match=r'^\S+1_trouser/\d+.png cannot be read as an image .*--unreadable skip'
+        UnreadableImageError, match=r'^\S+1_trouser/\d+.png cannot be read as an image: .*--unreadable skip'
     ):
         train(recipe, MODEL, small, tmp_path / 'stopped')
     train(recipe, MODEL, small, tmp_path / 'skipped', skip_unreadable=True)
@@ -138,6 +142,30 @@ def test_damaged_tars(content: bytes, small: Path, tmp_path: Path) -> None:
     refused('train.tar is not a whole tar', small, tmp_path / 'out')
 
 
+def test_tars_without_images(small: Path, tmp_path: Path) -> None:
+    (small / 'train').rename(small / 'elsewhere')
+    with tarfile.open(small / 'train.tar', 'w') as tar:
+        tar.add(ROOT / 'README.md', arcname='a/README.md')
+    refused('Found 0 images in .*small/train.tar', small, tmp_path / 'out')
+    with pytest.raises(ValueError, match='train.tar has no images in class folders: Found 0 images'):
+        Pictures(small / 'train.tar')
+
+
+def test_a_damaged_header_in_the_middle_of_a_tar(small: Path, tmp_path: Path) -> None:
+    """Python's tarfile takes it for the end, and all behind it would be gone unsaid."""
+    with tarfile.open(tmp_path / 'train.tar', 'w', format=tarfile.GNU_FORMAT) as tar:
+        tar.add(small / 'train', arcname='.')
+    with tarfile.open(tmp_path / 'train.tar') as tar:
+        place = tar.getmembers()[-5].offset
+    content = bytearray((tmp_path / 'train.tar').read_bytes())
+    content[place + 150] ^= 1  # of its checksum
+    (small / 'train').rename(small / 'elsewhere')
+    (small / 'train.tar').write_bytes(content)
+    refused(f'train.tar is not a whole tar: its header at byte {place} is damaged', small, tmp_path / 'out')
+    with pytest.raises(ValueError, match=f'its header at byte {place} is damaged'):
+        Pictures(small / 'train.tar')
+
+
 def test_an_image_that_is_not_there(small: Path) -> None:
     """A link to nowhere is skipped as a damaged file is."""
     gone = sorted((small / 'train' / '1_trouser').iterdir())[0]
@@ -148,6 +176,14 @@ def test_an_image_that_is_not_there(small: Path) -> None:
     images = open_split(short(dataset='folder'), small, 'train', training=True)
     with pytest.raises(UnreadableImageError, match='1_trouser.*cannot be read as an image'):
         [images[i] for i in range(len(images))]
+
+
+@pytest.mark.parametrize('dataset', ['', 'folder', 'torch/folder'])
+def test_every_folder_is_decoded_the_same_way(dataset: str, small: Path) -> None:
+    for i, file in enumerate(sorted(small.glob('*/*/*'))):
+        Image.fromarray(np.full((8, 8), 257 * i, dtype=np.uint16)).save(file)
+    images = open_split(short(dataset=dataset), small, 'train')
+    assert [images[i][0].getpixel((0, 0)) for i in range(20)] == [(i, i, i) for i in range(20)]
 
 
 @pytest.mark.parametrize(

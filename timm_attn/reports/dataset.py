@@ -5,12 +5,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from timm.data import create_dataset
 from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from timm_attn.images import decode_image
+from timm_attn.data.folders import labelled_image, open_dataset
 from timm_attn.reports.net import Net
 from timm_attn.training.loaders import eval_loader
 from timm_attn.training.processes import Processes
@@ -28,8 +27,8 @@ class Pictures(Dataset[tuple[Any, int]]):
         if not path.exists():
             raise FileNotFoundError(f'There is no folder or tar {path}.')
         try:
-            self.source: Any = create_dataset('', root=str(path))
-        except (RuntimeError, ValueError, tarfile.TarError) as error:
+            self.source: Any = open_dataset('', path)
+        except (RuntimeError, ValueError, EOFError, tarfile.TarError) as error:
             raise ValueError(f'{path} has no images in class folders: {error}') from error
         self.mode = 'RGB'  # batches_of sets both
         self.transform: Any = None
@@ -43,9 +42,7 @@ class Pictures(Dataset[tuple[Any, int]]):
         return len(self.source)
 
     def __getitem__(self, index: int) -> tuple[Any, int]:
-        file, label = self.source.reader[index]
-        with file:
-            image = decode_image(file, self.source.filename(index, absolute=True)).convert(self.mode)
+        image, label = labelled_image(self.source, index, self.mode)
         return (image if self.transform is None else self.transform(image)), int(label)
 
 

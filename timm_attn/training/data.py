@@ -9,14 +9,14 @@ from typing import Any
 
 import torch
 from PIL import Image
-from timm.data import ImageDataset, create_dataset
+from timm.data import ImageDataset
 from torch.utils.data import Dataset, IterableDataset
 
+from timm_attn.data.folders import labelled_image, open_dataset
 from timm_attn.training.processes import ALONE, Processes
 from timm_attn.training.recipe import Recipe
 
 LEFT_OUT = -1  # the label of an image that counts for nothing
-_UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 
 
 class UnreadableImageError(ValueError):
@@ -52,20 +52,15 @@ class Images(ImageDataset):
         raise UnreadableImageError(f'Not one of the {len(self)} files can be read as an image.')
 
     def _read(self, place: int) -> tuple[Image.Image | None, int]:
-        name: Any = self.filename
-        label = LEFT_OUT
         try:
-            file, label = self.reader[place]
-            with file:
-                return Image.open(file).convert(self.input_img_mode), label
-        except _UNREADABLE as error:
+            return labelled_image(self, place, self.input_img_mode)
+        except ValueError as error:
             if not self.skip_unreadable:
                 raise UnreadableImageError(
-                    f'{name(place, absolute=True)} cannot be read as an image ({error}); '
-                    f'remove it, or leave such files out with --unreadable skip.'
+                    f'{error} Remove it, or leave such files out with --unreadable skip.'
                 ) from error
         self.unreadable[place] = 1
-        return None, label
+        return None, LEFT_OUT
 
 
 def _from(start: int, places: Sequence[int]) -> Iterator[int]:
@@ -108,12 +103,11 @@ def open_split(
         raise FileNotFoundError(f'There is no folder {data_dir} of images.')
     if not recipe.dataset and not (data_dir / split).exists() and (data_dir / f'{split}.tar').is_file():
         split = f'{split}.tar'
-    open_dataset: Any = create_dataset  # typed more narrowly than it is
     try:
         opened = open_dataset(
             recipe.dataset,
-            root=str(data_dir),
-            split=split,
+            data_dir,
+            split,
             is_training=training,
             class_map=recipe.class_map,
             download=recipe.dataset_download,
