@@ -1,6 +1,6 @@
 """The console command `timm-attn` from its first instruction on: Ctrl-C is one line and exit status 130.
 
-It lies outside of the package, whose import is that of torch and timm and takes seconds. It imports next to nothing itself.
+It lies outside of the package, whose import is that of torch and timm and takes seconds, and imports next to nothing.
 """
 
 import os
