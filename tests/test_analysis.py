@@ -101,6 +101,51 @@ def test_the_net_stays_as_it_was_after_an_exception(call: str) -> None:
     assert_same(everything_of(model), before)
 
 
+ON_IMAGES: dict[str, Callable[[nn.Module, Any], object]] = {
+    'attention_maps': analysis.attention_maps,
+    'branch_maps': analysis.branch_maps,
+    'grad_cam': lambda m, x: analysis.grad_cam(m, x, 'layer2'),
+    'channel_profiles': lambda m, x: analysis.channel_profiles(m, [(x, torch.tensor([0, 1]))], 2),
+    'class_selectivity': lambda m, x: analysis.class_selectivity(m, [(x, torch.tensor([0, 1]))], 2),
+    'stage_views': analysis.stage_views,
+    'cost_report': lambda m, x: analysis.cost_report(m, x, repeats=1),
+}
+_NO_BATCH = r'The images must be a tensor of shape \(N, 3, H, W\), but got '
+NOT_IMAGES = {
+    'one image': (torch.zeros(3, 32, 32), _NO_BATCH + r'a tensor of shape \(3, 32, 32\) and torch.float32\.'),
+    'no pixels': (torch.zeros(2, 3, 0, 32), _NO_BATCH + r'a tensor of shape \(2, 3, 0, 32\)'),
+    'a list': ([1], _NO_BATCH + r'list\.'),
+    'other dtype': (torch.zeros(2, 3, 32, 32).double(), 'Net is torch.float32 on cpu, the images are torch.float64'),
+    'other device': (torch.zeros(2, 3, 32, 32, device='meta'), 'on cpu, the images are torch.float32 on meta: '),
+}
+
+
+@pytest.mark.parametrize('images', NOT_IMAGES)
+@pytest.mark.parametrize('call', ON_IMAGES)
+def test_images_that_the_net_does_not_take(call: str, images: str) -> None:
+    given, message = NOT_IMAGES[images]
+    with pytest.raises(ValueError, match=message):
+        ON_IMAGES[call](timm.create_model('cifar_resnet20_bam'), given)
+
+
+def test_a_net_may_convert_its_images_itself() -> None:
+    class Raw(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.net = timm.create_model('cifar_resnet20_se')
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.net(x / 255)
+
+    assert len(analysis.attention_maps(Raw(), torch.randint(255, (2, 3, 32, 32), dtype=torch.uint8))) == 9
+
+
+def test_errors_of_a_net_on_right_images_are_its_own() -> None:
+    with pytest.raises(RuntimeError, match='expected input.* to have 3 channels, but got 1') as error:
+        analysis.attention_maps(timm.create_model('cifar_resnet20_se'), torch.zeros(2, 1, 32, 32))
+    assert type(error.value) is RuntimeError
+
+
 def test_hooks_are_gone_after_an_exception() -> None:
     model = timm.create_model('cifar_resnet20_se')
     layers = attention_layers(model)
@@ -252,7 +297,7 @@ def test_channel_profiles_refuse() -> None:
     model = timm.create_model('cifar_resnet20_se')
     with pytest.raises(ValueError, match='Label 2 is out of range: there are 2 classes'):
         analysis.channel_profiles(model, batches(model), 2)
-    with pytest.raises(ValueError, match='There are no images to average over'):
+    with pytest.raises(ValueError, match='There are no images to take the means of'):
         analysis.channel_profiles(model, [], 2)
 
 
@@ -320,6 +365,8 @@ def test_cost_of_any_net() -> None:
         analysis.cost_report(model, images, ['s9'])
     with pytest.raises(ValueError, match='repeats must be positive, but got 0'):
         analysis.cost_report(model, images, repeats=0)
+    with pytest.raises(ValueError, match='The cost of a batch needs at least one image, but got none'):
+        analysis.cost_report(model, images[:0])
 
 
 def test_observed_gives_each_module_its_own_mode_back() -> None:

@@ -133,7 +133,7 @@ def test_other_channels_are_refused(name: str) -> None:
         ('eca', {'kernel_size': 0}, 'kernel_size must be a positive integer, but got 0'),
         ('eca', {'gamma': 0}, 'gamma must be a positive number, but got 0'),
         ('se', {'reduction': 2.0}, 'reduction must be a positive integer, but got 2.0'),
-        ('gc', {'min_hidden': 0}, 'min_hidden must be a positive integer, but got 0'),
+        ('gc', {'reduction': -1}, 'reduction must be a positive integer, but got -1'),
         ('simam', {'e_lambda': 0}, 'e_lambda must be a positive number, but got 0'),
         ('simam', {'e_lambda': '1e-4'}, "must be a positive number, but got '1e-4' .YAML reads 1e-4 as a text"),
         ('simam', {'e_lambda': float('nan')}, 'e_lambda must be a positive number, but got nan'),
@@ -166,6 +166,33 @@ def test_eca_takes_the_kernel_size_of_a_checkpoint() -> None:
     again = ECA(64)
     again.load_state_dict(target.state_dict())
     torch.testing.assert_close(again(x), source(x))
+
+
+def test_eca_keeps_its_kernel_size_once_it_has_a_gradient() -> None:
+    """An optimizer's moments would have the old size: torch would say so at its next step only, and not why."""
+    net = torch.nn.Sequential(ECA(64))
+    optimizer = torch.optim.SGD(net.parameters(), lr=1, momentum=0.9)
+    net.load_state_dict(net.state_dict())
+    net(torch.randn(2, 64, 5, 5)).sum().backward()
+    optimizer.step()
+    before, other = copy.deepcopy(net.state_dict()), torch.nn.Sequential(ECA(64, kernel_size=7)).state_dict()
+    with pytest.raises(RuntimeError, match=r'0\.conv has kernel size 3 and a gradient.* has 7: load before training'):
+        net.load_state_dict(other)
+    torch.testing.assert_close(net.state_dict(), before)
+    optimizer.step()
+    net.load_state_dict(before)  # of its own size: as always
+    net.zero_grad()
+    net.load_state_dict(other)
+    assert net[0].conv.weight.shape == (1, 1, 7)
+
+
+def test_gcs_least_hidden_width() -> None:
+    """A layer norm makes a single value constant: the authors' layers of fewer than 32 channels do not learn."""
+    layer = layer_of('gc', 16)
+    layer.load_state_dict({k: torch.randn_like(v) for k, v in layer.state_dict().items()})
+    assert layer.fc1.out_features == 2
+    layer(torch.randn(4, 16, 5, 5)).square().mean().backward()
+    assert all(p.grad.any() for name, p in layer.named_parameters() if name != 'conv_mask.bias')
 
 
 def test_eca_refuses_an_even_kernel() -> None:

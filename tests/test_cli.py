@@ -1,5 +1,7 @@
 """The console command: what it prints, and one line with a non-zero exit for what it cannot do."""
 
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -105,3 +107,46 @@ def test_ctrl_c_is_one_line(capsys: pytest.CaptureFixture[str], monkeypatch: pyt
 
     monkeypatch.setattr('timm_attn.catalog.listing', interrupted)
     assert main(['list']) == 130 and capsys.readouterr().err == 'timm-attn: interrupted.\n'
+
+
+INTERRUPTED = """
+import atexit, os, signal, sys
+import timm_attn_command
+
+def interrupt(event, args):
+    if event == 'import' and args[0] == moment:
+        os.kill(os.getpid(), signal.SIGINT)
+
+moment = sys.argv.pop(1)
+sys.addaudithook(interrupt)
+if moment == 'exit':
+    atexit.register(os.kill, os.getpid(), signal.SIGINT)
+sys.exit(timm_attn_command.main())
+"""
+
+
+@pytest.mark.parametrize(
+    'moment', ['torch', 'numpy', 'timm', 'timm_attn.zoo', 'timm_attn.cli.weights', 'timm_attn.catalog', 'exit']
+)
+def test_ctrl_c_at_any_moment_is_one_line(moment: str) -> None:
+    """In the imports of the package and of a verb, while the verb runs, and when it has run."""
+    command = [sys.executable, '-c', INTERRUPTED, moment, 'list', 'cifar_resnet20_*']
+    run = subprocess.run(command, capture_output=True, text=True)
+    assert (run.returncode, run.stderr) == (130, 'timm-attn: interrupted.\n')
+    assert bool(run.stdout) == (moment == 'exit')
+
+
+def test_an_ignored_ctrl_c_stays_ignored() -> None:
+    """As under nohup, or in the background of a script."""
+    code = f'import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\n{INTERRUPTED}'
+    run = subprocess.run([sys.executable, '-c', code, 'timm_attn.zoo', 'list'], capture_output=True, text=True)
+    assert run.returncode == 0 and 'cifar_resnet20_bam' in run.stdout.split() and not run.stderr
+
+
+def test_the_console_command_is_the_module_outside_of_the_package() -> None:
+    """Installed as pyproject.toml says, and by `python -m timm_attn.cli`."""
+    project = (Path(__file__).parent.parent / 'pyproject.toml').read_text()
+    assert 'timm-attn = "timm_attn_command:main"' in project
+    assert 'only-include = ["timm_attn", "timm_attn_command.py"]' in project
+    command = [sys.executable, '-m', 'timm_attn.cli', 'info', NAME]
+    assert 'parameters: 272,474' in subprocess.run(command, capture_output=True, text=True, check=True).stdout

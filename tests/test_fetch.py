@@ -364,10 +364,18 @@ def test_a_killed_download_leaves_nothing_that_counts(
     assert killed.returncode == -9 and partial.name.endswith('.partial')
     model()
     assert stored_path(checkpoint).read_bytes() == content and partial.exists()  # it may be another's, still at work
-    os.utime(partial, (time.time() - 4000,) * 2)
+    earlier = folder / f'{NAME}.{TAG}-{"0" * 16}.safetensors'  # of another release of this package, which may need it
+    other = folder / f'.resnet18_se.x-{"0" * 16}.safetensors.ab12cd34.partial'
+    for path in (partial, earlier, other):
+        path.touch()
+        os.utime(path, (time.time() - 4000,) * 2)
     remove(f'{NAME}.{TAG}')
+    assert not list(folder.iterdir())
+    for path in (earlier, other):
+        path.touch()
+        os.utime(path, (time.time() - 4000,) * 2)
     model()
-    assert not partial.exists()
+    assert earlier.exists() and not other.exists()
 
 
 def test_names_of_a_hub_that_the_manifest_does_not_have(

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from timm_attn.analysis import attention_maps, grad_cam, resized
+from timm_attn.attach import attention_layers
 
 
 class Linear(nn.Module):
@@ -128,6 +129,8 @@ def test_frozen_parameters_and_contexts_without_gradients(context: type) -> None
         ('layer1', {'classes': 10}, 'Class 10 is out of range: the classes are 0 to 9'),
         ('layer1', {'classes': [0, -1]}, 'Class -1 is out of range: the classes are 0 to 9'),
         ('layer1', {'classes': [0, 1, 2]}, r'There are 2 images, but classes of shape \(3,\)'),
+        ('layer1', {'classes': [0.0, 1.0]}, r'Classes are numbers from 0 to 9, but got .* and torch.float32'),
+        ('layer1', {'classes': True}, r'Classes are numbers from 0 to 9, but got .* and torch.bool'),
         ('fc', {}, r"Layer 'fc' has no map of shape \(N, C, H, W\) there, but a tensor of shape \(2, 10\)"),
         ('layer1', {'place': 'weights'}, "Layer 'layer1' is no attention layer but Sequential: it has no weights"),
         (
@@ -152,3 +155,13 @@ def test_maps_that_the_logits_do_not_use() -> None:
         grad_cam(net, images, 'spare')
     with pytest.raises(ValueError, match=r'needs a classifier, whose output is a tensor of logits'):
         grad_cam(timm.create_model('cifar_resnet20', features_only=True), torch.randn(2, 3, 28, 28), 'layer1')
+
+
+@pytest.mark.parametrize('name', ['cifar_resnet20_se', 'mobilenetv2_bam', 'resnet18_simam', 'squeezenet1_1_bam'])
+def test_a_net_without_a_classifier(name: str) -> None:
+    for model in (timm.create_model(name, num_classes=0), timm.create_model(name)):
+        model.reset_classifier(0)
+        model.eval()
+        assert model(torch.randn(2, 3, 64, 64)).dim() == 2, 'its pooled features look like logits'
+        with pytest.raises(ValueError, match=r'has no classifier \(num_classes=0\): Grad-CAM explains a logit'):
+            grad_cam(model, torch.randn(2, 3, 64, 64), next(iter(attention_layers(model))))

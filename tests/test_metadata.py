@@ -332,6 +332,21 @@ def test_no_value_is_an_exception_of_another_kind(rules: Any, value: Any) -> Non
             check({key: value}, 'x')
 
 
+def test_a_grey_net_whose_file_says_no_mean(tmp_path: Path) -> None:
+    tensors = timm.create_model(NAME, in_chans=1).state_dict()
+    net = load_net(NAME, written(tmp_path, {'input_size': [1, 32, 32]}, tensors))
+    assert net.prepare(Image.new('RGB', (40, 50))).shape == (1, 1, 32, 32) and len(net.data_config['mean']) == 1
+
+
+def test_a_file_names_its_model(tmp_path: Path) -> None:
+    assert load_net(None, written(tmp_path, {})).name == NAME
+    save_file(TENSORS, tmp_path / 'bare.safetensors')
+    with pytest.raises(ValueError, match='bare.safetensors does not say which model it is of: name it with --model'):
+        load_net(None, tmp_path / 'bare.safetensors')
+    with pytest.raises(ValueError, match='Name a model, or a checkpoint that says which model it is of'):
+        load_net(None)
+
+
 def test_a_picture_is_shown_by_a_file_that_says_nothing_odd(tmp_path: Path) -> None:
     recipe = {'input_size': [3, 16, 16], 'interpolation': 'bicubic', 'crop_pct': 1.15, 'mean': [0.5]}
     net = load_net(NAME, written(tmp_path, recipe, options={'class_names': list('abcdefghij')}))

@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import warnings
 from collections.abc import Callable
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from reference import REFERENCE
 from torch import Tensor, nn
 
+from timm_attn import ops
 from timm_attn.attention import ATTENTION
 
 DTYPES = {  # -> (the largest values of a map, the relative error of an output against float64)
@@ -51,6 +53,47 @@ def gradients(layer: nn.Module, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
     tensors = {'x': x, **dict(layer.named_parameters())}
     grads = torch.autograd.grad(y.double().mean(), list(tensors.values()))
     return y.detach(), dict(zip(tensors, grads, strict=True))
+
+
+POOLED = ('se', 'eca', 'srm', 'simam')  # the others have a convolution or a maximum, which torch refuses without pixels
+
+
+@pytest.mark.parametrize('training', [True, False])
+@pytest.mark.parametrize('shape', [(2, 8, 0, 5), (2, 8, 5, 0), (2, 8, 0, 0), (0, 8, 5, 5), (0, 8, 0, 0)])
+@pytest.mark.parametrize('name', ATTENTION)
+def test_empty_maps(name: str, shape: tuple[int, ...], training: bool) -> None:
+    """No pixels or no images give none."""
+    if name in POOLED or 0 not in shape[2:]:
+        assert layer_of(name, 8).train(training)(torch.zeros(shape)).shape == shape
+
+
+def test_moments_of_few_pixels() -> None:
+    """The divisor is max(n - 1, 1) for every n, also where n is symbolic."""
+    for n in range(5):
+        x = torch.randn(2, 3, 1, n, dtype=torch.float64)
+        _, deviations, variance = ops.channel_moments(x)
+        expected = x.var(dim=(2, 3), keepdim=True) if n > 1 else torch.zeros(2, 3, 1, 1, dtype=torch.float64)
+        torch.testing.assert_close(variance, expected)
+        assert deviations.shape == x.shape
+
+
+def test_moments_are_traceable() -> None:
+    class Moments(nn.Module):
+        def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            return ops.channel_moments(x)
+
+    example = torch.randn(2, 3, 4, 5)
+    size = {2: torch.export.Dim('h', min=2), 3: torch.export.Dim('w', min=2)}
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')  # torch.jit.script is deprecated, timm's users script all the same
+        traced = [
+            torch.jit.script(Moments()),
+            torch.fx.symbolic_trace(Moments()),
+            torch.export.export(Moments(), (example,), dynamic_shapes=(size,)).module(),
+        ]
+    for other in (example, torch.randn(2, 3, 7, 2)):
+        for module in traced:
+            torch.testing.assert_close(module(other), ops.channel_moments(other))
 
 
 @pytest.mark.parametrize('name', ATTENTION)

@@ -9,7 +9,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from timm_attn.analysis import class_selectivity, selectivity_index
+from timm_attn.analysis import ClassMeans, channel_profiles, class_selectivity, selectivity_index
 
 
 class Known(nn.Module):
@@ -51,8 +51,17 @@ def test_a_net_with_known_answers() -> None:
 
 def test_the_index_of_class_means() -> None:
     """The denominator has the mean of the other classes, not of all."""
-    means = torch.tensor([[3.0, 0.5, 0.0], [1.0, 0.5, 0.0], [0.0, 0.5, 0.0], [float('nan')] * 3]).double()
+    sums = torch.tensor([[6.0, 1.0, 0.0], [1.0, 0.5, 0.0], [0.0, 0.5, 0.0], [0.0, 0.0, 0.0]]).double()
+    means = ClassMeans(sums, torch.tensor([2, 1, 1, 0]))  # the last class has no images, and counts in no mean
     assert selectivity_index(means).tolist() == [(3 - 0.5) / (3 + 0.5), 0.0, 0.0]
+
+
+@pytest.mark.parametrize('value', [float('nan'), float('inf'), -1.0])
+def test_means_that_are_no_activities(value: float) -> None:
+    """A class that is NaN in all maps is not one without images; an infinite map is not one that is never active."""
+    for sums in ([[1.0, 1.0], [value, 1.0], [0.0, 1.0]], [[1.0, 1.0], [value, value], [0.0, 1.0]]):
+        with pytest.raises(ValueError, match='must be finite and not negative, but those of class 1 are not'):
+            selectivity_index(ClassMeans(torch.tensor(sums).double(), torch.ones(3, dtype=torch.int64)))
 
 
 def test_it_equals_one_pass_over_everything() -> None:
@@ -69,6 +78,49 @@ def test_it_equals_one_pass_over_everything() -> None:
         highest, rest = ordered[0], ordered[1:].mean(dim=0)
         torch.testing.assert_close(of_stage, (highest - rest) / (highest + rest))
         assert (of_stage >= 0).all() and (of_stage <= 1).all()
+
+
+PER_CLASS = {'class_selectivity': class_selectivity, 'channel_profiles': channel_profiles}
+
+
+@pytest.mark.parametrize('call', PER_CLASS)
+@pytest.mark.parametrize('value', [float('nan'), float('inf')])
+def test_a_class_with_an_image_that_is_not_finite_is_named(call: str, value: float) -> None:
+    """It would be missing among the classes, or have index 0."""
+    model = timm.create_model('cifar_resnet20_se').eval()
+    images, labels = torch.randn(6, 3, 28, 28), torch.tensor([0, 0, 1, 1, 2, 2])
+    images[5] = value
+    with pytest.raises(ValueError, match=r"Layer '[\w.]+' gives NaN or infinite values for an image of class 2\."):
+        PER_CLASS[call](model, [(images[:4], labels[:4]), (images[4:], labels[4:])], 3)
+
+
+LABELS = {  # of 3 images: what is wrong, and how it is called
+    'too few': (torch.tensor([0, 1]), r'shape \(2,\) and torch.int64'),
+    'too many': (torch.tensor([0, 1, 0, 1]), r'shape \(4,\)'),
+    'none': (torch.tensor([], dtype=torch.int64), r'shape \(0,\)'),
+    'one for all': (torch.tensor(1), r'shape \(\)'),
+    'floats': (torch.tensor([0.0, 1.0, 1.0]), 'torch.float32'),
+    'bools': (torch.tensor([True, False, True]), 'torch.bool'),
+    'one-hot': (torch.eye(3, dtype=torch.int64), r'shape \(3, 3\)'),
+    'a column': (torch.tensor([[0], [1], [1]]), r'shape \(3, 1\)'),
+    'a list': ([0, 1, 1], 'list'),
+    'None': (None, 'NoneType'),
+}
+
+
+@pytest.mark.parametrize('labels', LABELS)
+@pytest.mark.parametrize('call', PER_CLASS)
+def test_labels_that_are_none(call: str, labels: str) -> None:
+    given, found = LABELS[labels]
+    valid = 'a tensor of 3 integers from 0 to 1, one an image'
+    with pytest.raises(ValueError, match=rf'The labels must be {valid}, but got .*{found}'):
+        PER_CLASS[call](timm.create_model('cifar_resnet20_se'), [(torch.randn(3, 3, 28, 28), given)], 2)
+
+
+@pytest.mark.parametrize('dtype', [torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64])
+def test_labels_of_any_integers(dtype: torch.dtype) -> None:
+    images, labels = coloured([0, 1]), torch.tensor([0, 1], dtype=dtype)
+    assert class_selectivity(Known(), [(images, labels)], 2)['stage'].tolist() == [1, 0, 0, 1 / 3, 1]
 
 
 def resident_bytes() -> int:
@@ -99,8 +151,12 @@ def test_refusals() -> None:
         class_selectivity(Known(), [(images, labels - 1)], 2)
     with pytest.raises(ValueError, match='Selectivity compares classes, but only 1 of them has images'):
         class_selectivity(Known(), [(images[:1], labels[:1])], 2)
-    with pytest.raises(ValueError, match='There are no images to measure the selectivity on'):
+    with pytest.raises(ValueError, match='There are no images to take the means of'):
         class_selectivity(Known(), [], 2)
+    with pytest.raises(ValueError, match='only 0 of them has images'):
+        class_selectivity(Known(), [(images[:0], labels[:0])], 2)
+    with pytest.raises(ValueError, match='num_classes must be a positive integer, but got 0'):
+        class_selectivity(Known(), [(images, labels)], 0)
     with pytest.raises(ValueError, match="Known has no layer 'stages'; its layers are stage"):
         class_selectivity(Known(), [], 2, layers=['stages'])
     with pytest.raises(ValueError, match=r"Layer 'fc' has no map of shape \(N, C, H, W\) there"):

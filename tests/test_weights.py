@@ -183,6 +183,44 @@ def test_a_damaged_manifest(content: str, tmp_path: Path) -> None:
     assert re.search(r'^timm-attn: .*weights_manifest.json is damaged .*: reinstall timm_attn.$', run.stderr, re.M)
 
 
+UPSTREAM: dict[str, Any] = {
+    'name': 'resnet18_se', 'tag': 'x', 'kind': 'upstream', 'num_params': 1, 'cfg': {'num_classes': 10}, 'license': None,
+    'origin': {'repository': 'https://x', 'sources': [{'url': 'https://x/y'}]}, 'metrics': [],
+}  # fmt: skip
+WRONG_FIELDS: dict[str, Any] = {
+    'name': [['x'], 'X', None],
+    'kind': ['other', ['upstream']],
+    'num_params': [0, 1.5, True, '1', None, float('inf')],
+    'size': [-1, 1.5, float('inf'), [1]],
+    'cfg': [[], 5, {}, {'num_classes': '10'}],
+    'hub': [5, {'id': 'a/b'}, {'id': 'a/b', 'revision': 'b' * 40}],
+    'origin': [5, {}, {'repository': 'x', 'sources': []}, {'repository': 'x', 'sources': [{}]}, {'repository': 1}],
+    'model_args': [[1], 'x'],
+    'metrics': [5, [5], [{}], [{'dataset': 'x', 'status': 'claimed', 'top1': '77'}]],
+    'training': [[1], 'x'],
+    'unknown': [1],
+}
+
+
+@pytest.mark.parametrize('name, value', [(name, value) for name, values in WRONG_FIELDS.items() for value in values])
+def test_a_damaged_record(name: str, value: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is found when the manifest is read, not where the field is used."""
+    monkeypatch.setattr(manifest, 'PACKAGE', tmp_path)
+    for record in (UPSTREAM, {**UPSTREAM, name: value}):
+        (tmp_path / 'weights_manifest.json').write_text(json.dumps({'checkpoints': [record]}))
+        if record is UPSTREAM:
+            assert len(manifest.checkpoints.__wrapped__()) == 1
+    with pytest.raises(RuntimeError, match=r'weights_manifest.json is damaged .*: reinstall timm_attn'):
+        manifest.checkpoints.__wrapped__()
+
+
+def test_a_manifest_that_is_nested_without_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(manifest, 'PACKAGE', tmp_path)
+    (tmp_path / 'weights_manifest.json').write_text('[' * 100_000)
+    with pytest.raises(RuntimeError, match=r'weights_manifest.json is damaged .*: reinstall timm_attn'):
+        manifest.checkpoints.__wrapped__()
+
+
 def test_an_unreadable_manifest(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*args: Any, **kwargs: Any) -> str:
         raise PermissionError(13, 'Permission denied')

@@ -28,7 +28,7 @@ def attach(
         stages: the stages (paths of nn.Sequential) that an attention of site 'stage' closes; none for a net whose
             blocks have slots for it (DenseNet).
         attn_kwargs: the layer's options, over the row's defaults. The zoo's backbones have some of their own: SimAM on
-            ImageNet nets dict(e_lambda=0.1), GC on MobileNetV2 dict(min_hidden=1).
+            ImageNet nets dict(e_lambda=0.1).
 
     Raises:
         ValueError: the attention is unknown, the net offers none of its sites, or a site is already taken; the net is

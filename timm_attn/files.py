@@ -1,5 +1,6 @@
 """How every file of this package is written: whole, or not at all."""
 
+import glob
 import os
 import tempfile
 import time
@@ -8,17 +9,14 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-_STALE_S = 3600  # a partial file that nobody has written to for so long belongs to a process that was killed
+_STALE_S = 3600  # no process that is still at work leaves its file alone for so long
 
 
 @contextmanager
 def replacing(target: Path) -> Iterator[BinaryIO]:
     """A file to write, which becomes `target` when the block ends; after an error nothing of it is left."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    for stale in target.parent.glob(f'.{target.name}.*.partial'):
-        with suppress(FileNotFoundError):  # another process was first
-            if time.time() - stale.stat().st_mtime > _STALE_S:
-                stale.unlink()
+    sweep(target.parent, f'.{glob.escape(target.name)}.*.partial')
     handle, partial = tempfile.mkstemp('.partial', f'.{target.name}.', target.parent)
     try:
         with os.fdopen(handle, 'wb') as file:
@@ -30,6 +28,14 @@ def replacing(target: Path) -> Iterator[BinaryIO]:
     finally:
         with suppress(FileNotFoundError):
             os.unlink(partial)
+
+
+def sweep(folder: Path, *patterns: str, kept: Path | None = None) -> None:
+    """Deletes the files of a folder that match a pattern and that nobody has written to for an hour."""
+    for path in (path for pattern in patterns for path in folder.glob(pattern)):
+        with suppress(OSError):  # another process was first, or it is another user's: it is in nobody's way
+            if path != kept and time.time() - path.stat().st_mtime > _STALE_S:
+                path.unlink()
 
 
 def check_writable(target: Path) -> None:

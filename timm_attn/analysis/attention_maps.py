@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from timm_attn.analysis.hooks import observed, record, refuse_compiled
+from timm_attn.analysis.hooks import observed, record, refuse_compiled, run
 from timm_attn.attach import attention_layers
 from timm_attn.attention import BAM, CBAM, AttentionLayer
 
@@ -34,10 +34,10 @@ def attention_maps(model: nn.Module, images: Tensor) -> dict[str, Tensor]:
     `spatial_map`, `channel_profile` and `resized` make pictures and curves of it.
 
     Raises:
-        ValueError: the model has no attention layers, or is scripted or compiled.
+        ValueError: the model has no attention layers, or is scripted or compiled; the images are no batch for it.
     """
     with observed(model), record(require_attention(model), lambda layer, x: layer.attention(x)) as maps:
-        model(images)
+        run(model, images)
     return maps
 
 
@@ -49,14 +49,14 @@ def branch_maps(model: nn.Module, images: Tensor) -> dict[str, dict[str, Tensor]
     sigmoid that joins them.
 
     Raises:
-        ValueError: the model has no layer of that kind, or is scripted or compiled.
+        ValueError: the model has no layer of that kind, or is scripted or compiled; the images are no batch for it.
     """
     layers = {path: layer for path, layer in require_attention(model).items() if type(layer) in BRANCHES}
     if not layers:
         known = ' or '.join(layer.__name__ for layer in BRANCHES)
         raise ValueError(f'{type(model).__name__} has no attention layer with two branches ({known}).')
     with observed(model), record(layers, _branches) as maps:
-        model(images)
+        run(model, images)
     return maps
 
 

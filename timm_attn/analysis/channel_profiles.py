@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from timm_attn.analysis.attention_maps import channel_profile, require_attention
-from timm_attn.analysis.class_means import ClassMeans
+from timm_attn.analysis.class_means import ClassMeans, class_means
 from timm_attn.analysis.hooks import observed, record
 
 
@@ -23,17 +23,9 @@ def channel_profiles(
         batches: normalised images (N, 3, H, W), where the model is, and labels (N,), such as timm's loaders give.
 
     Raises:
-        ValueError: the model has no attention layers, or is scripted or compiled; a label is out of range; there are
-            no images.
+        ValueError: the model has no attention layers, or is scripted or compiled; there are no images, or they are no
+            batch for the model; there is not one label of a class for each; a factor is NaN or infinite.
     """
     layers = require_attention(model)
-    profiles: dict[str, ClassMeans] = {}
-    with observed(model), record(layers, lambda layer, x: channel_profile(layer.attention(x))) as seen:
-        for images, labels in batches:
-            model(images)
-            for path, profile in seen.items():
-                means = profiles.setdefault(path, ClassMeans.zeros(num_classes, profile.shape[1]))
-                means.add(profile.cpu(), labels.cpu())
-    if not profiles:
-        raise ValueError('There are no images to average over.')
-    return profiles
+    with observed(model), record(layers, lambda layer, x: channel_profile(layer.attention(x)).cpu()) as profiles:
+        return class_means(model, batches, num_classes, profiles)

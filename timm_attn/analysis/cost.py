@@ -11,7 +11,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from timm_attn.analysis.hooks import find_layers, observed, record, refuse_compiled
+from timm_attn.analysis.hooks import find_layers, observed, record, refuse_compiled, require_images, run
 from timm_attn.analysis.stages import stage_layers
 from timm_attn.attach import attention_layers
 
@@ -54,16 +54,19 @@ def cost_report(
         repeats: runs of which the time is the median.
 
     Raises:
-        ValueError: there is no such layer (the message lists them), repeats is not positive, or the model is scripted
-            or compiled.
+        ValueError: there is no such layer (the message lists them), repeats is not positive, the images are no
+            batch for the model, or it is scripted or compiled.
     """
     if repeats < 1:
         raise ValueError(f'repeats must be positive, but got {repeats}.')
+    require_images(images)
+    if not len(images):
+        raise ValueError('The cost of a batch needs at least one image, but got none.')
     refuse_compiled(model)
     chosen = find_layers(model, layers) if layers is not None else attention_layers(model) or stage_layers(model)
     with observed(model):
         with torch.no_grad(), record(chosen, lambda layer, x: x.clone()) as inputs:  # blocks may overwrite their maps
-            model(images)
+            run(model, images)
         measured = {path: (chosen[path], x) for path, x in inputs.items()} | {NET: (model, images)}
         return [Cost(path, type(layer).__name__, *_cost(layer, x, repeats)) for path, (layer, x) in measured.items()]
 

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from timm_attn.analysis.hooks import feature_map, find_layers, hooked, observed
+from timm_attn.analysis.hooks import described, feature_map, find_layers, hooked, observed, require_images, run
 from timm_attn.attention import GC, AttentionLayer
 
 PLACES = ('before', 'after', 'weights')
@@ -33,16 +33,19 @@ def grad_cam(
 
     Raises:
         ValueError: there is no such layer (the message lists them) or place, a class is out of range, A is no batch of
-            maps or is not used for the logits, the weights do not vary over the positions, or the model is scripted or
-            compiled.
+            maps or is not used for the logits, the weights do not vary over the positions, the images are no batch for
+            the model, or it has no classifier or is scripted or compiled.
     """
     if place not in PLACES:
         raise ValueError(f'Unknown place {place!r}: choose from {", ".join(PLACES)}.')
     found = find_layers(model, [layer])
+    if getattr(model, 'num_classes', None) == 0:  # its pooled features have the shape of logits
+        raise ValueError(f'{type(model).__name__} has no classifier (num_classes=0): Grad-CAM explains a logit.')
+    require_images(images)
     taken: dict[str, Tensor] = {}
     with observed(model), torch.inference_mode(False), torch.enable_grad(), _TAKE[place](found, taken):
         # gradients reach every map through the images, also where the parameters are frozen
-        logits = model(images.detach().clone().requires_grad_().clone())
+        logits = run(model, images.detach().clone().requires_grad_().clone())
         score = _scores(logits, classes).sum()
         if layer not in taken:
             raise ValueError(f'Layer {layer!r} does not run in the forward pass.')
@@ -93,6 +96,8 @@ def _scores(logits: Any, classes: int | Sequence[int] | Tensor | None) -> Tensor
         raise ValueError('Grad-CAM needs a classifier, whose output is a tensor of logits of shape (N, classes).')
     n, num_classes = logits.shape
     chosen = logits.argmax(dim=1) if classes is None else torch.as_tensor(classes, device=logits.device)
+    if chosen.is_floating_point() or chosen.is_complex() or chosen.dtype == torch.bool:
+        raise ValueError(f'Classes are numbers from 0 to {num_classes - 1}, but got {described(chosen)}.')
     if chosen.dim() == 0:
         chosen = chosen.repeat(n)
     if chosen.shape != (n,):

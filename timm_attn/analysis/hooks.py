@@ -102,9 +102,36 @@ def feature_map(path: str, x: Any) -> Tensor:
         ValueError: it is not.
     """
     if not isinstance(x, Tensor) or x.dim() != 4:
-        found = f'a tensor of shape {tuple(x.shape)}' if isinstance(x, Tensor) else type(x).__name__
-        raise ValueError(f'Layer {path!r} has no map of shape (N, C, H, W) there, but {found}.')
+        raise ValueError(f'Layer {path!r} has no map of shape (N, C, H, W) there, but {described(x)}.')
     return x
+
+
+def described(x: Any) -> str:
+    """What a message says was given in place of the right tensor."""
+    return f'a tensor of shape {tuple(x.shape)} and {x.dtype}' if isinstance(x, Tensor) else type(x).__name__
+
+
+def require_images(images: Any) -> None:
+    """Raises ValueError for what is no batch of images, (N, 3, H, W)."""
+    if not isinstance(images, Tensor) or images.dim() != 4 or 0 in images.shape[1:]:
+        raise ValueError(f'The images must be a tensor of shape (N, 3, H, W), but got {described(images)}.')
+
+
+def run(model: nn.Module, images: Tensor) -> Any:
+    """The net's output for a batch of images.
+
+    Raises:
+        ValueError: they are no such batch, or the net does not take their dtype or device.
+    """
+    require_images(images)
+    try:
+        return model(images)
+    except RuntimeError as error:  # not asked before: a net may well convert or move its images itself
+        own = next(((p.dtype, p.device) for p in model.parameters()), None)
+        if own in (None, (images.dtype, images.device)):
+            raise
+        theirs = f'the images are {images.dtype} on {images.device}'
+        raise ValueError(f'{type(model).__name__} is {own[0]} on {own[1]}, {theirs}: {error}') from error
 
 
 def refuse_compiled(model: nn.Module) -> None:

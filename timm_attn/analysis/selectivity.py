@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
-from timm_attn.analysis.class_means import ClassMeans
+from timm_attn.analysis.class_means import ClassMeans, class_means
 from timm_attn.analysis.hooks import feature_map, find_layers, hooked, observed
 from timm_attn.analysis.stages import stage_layers
 
@@ -29,36 +29,36 @@ def class_selectivity(
 
     Raises:
         ValueError: there is no such layer (the message lists them), the model names no stages or is scripted or
-            compiled, a label is out of range, or fewer than two classes have images.
+            compiled; the images are no batch for it; there is not one label of a class for each; fewer than two classes
+            have images; an activity is NaN or infinite.
     """
     chosen = stage_layers(model) if layers is None else find_layers(model, layers)
     activity: dict[str, Tensor] = {}
-    means: dict[str, ClassMeans] = {}
 
     def measure(path: str, layer: nn.Module, x: Tensor, y: Tensor) -> None:
         activity[path] = feature_map(path, y).relu().mean(dim=(2, 3)).cpu()
 
     with observed(model), hooked(chosen, after=measure):
-        for images, labels in batches:
-            model(images)
-            for path, values in activity.items():
-                means.setdefault(path, ClassMeans.zeros(num_classes, values.shape[1])).add(values, labels.cpu())
-    if not means:
-        raise ValueError('There are no images to measure the selectivity on.')
-    return {path: selectivity_index(of_layer.means) for path, of_layer in means.items()}
+        means = class_means(model, batches, num_classes, activity)
+    return {path: selectivity_index(of_layer) for path, of_layer in means.items()}
 
 
-def selectivity_index(class_means: Tensor) -> Tensor:
+def selectivity_index(activity: ClassMeans) -> Tensor:
     """(m_max - m_rest) / (m_max + m_rest) of the classes' mean activities: 0 equal for all, 1 for one class alone.
 
     m_max is the highest of the classes' means and m_rest the mean of the others; a map that is never active has 0.
+    Classes without images are left out.
 
-    Shape: (classes, C), not negative, NaN for a class without images -> (C,).
+    Shape: means (classes, C), finite and not negative -> (C,).
 
     Raises:
-        ValueError: fewer than two classes have images.
+        ValueError: fewer than two classes have images, or a mean is not such a number.
     """
-    present = class_means[~class_means.isnan().any(dim=1)]
+    (classes,) = activity.counts.nonzero(as_tuple=True)
+    present = activity.means[classes]
+    wrong = classes[~((present >= 0) & present.isfinite()).all(dim=1)]
+    if len(wrong):
+        raise ValueError(f'Activities must be finite and not negative, but those of class {int(wrong[0])} are not.')
     if len(present) < 2:
         raise ValueError(f'Selectivity compares classes, but only {len(present)} of them has images.')
     highest = present.amax(dim=0)

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from timm_attn.analysis.hooks import feature_map, find_layers, hooked, observed, refuse_compiled
+from timm_attn.analysis.hooks import feature_map, find_layers, hooked, observed, refuse_compiled, run
 from timm_attn.attach import attention_layers
 
 
@@ -58,5 +58,5 @@ def stage_views(model: nn.Module, images: Tensor) -> list[StageView]:
             last.clear()
 
     with observed(model), hooked({**stages, **attention}, after=after):
-        model(images)
+        run(model, images)
     return views

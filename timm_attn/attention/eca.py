@@ -20,7 +20,9 @@ class ECA(AttentionLayer):
     """sigmoid(conv1d_k(mean(X))) * X, a gate per channel from its k neighbours. Parameters: k per layer.
 
     Shape: (N, C, H, W) -> (N, C, H, W). A checkpoint of any odd kernel size loads: the layer takes the file's size
-    (the released checkpoints use one size a stage, such as 3, 5, 5, 7, which the formula does not give).
+    (the released checkpoints use one size a stage, such as 3, 5, 5, 7, which the formula does not give). Load it
+    before an averaged copy (EMA) or the state of an optimizer is made of the layer: they keep the old size, and the
+    layer cannot know of them. Only one that has a gradient refuses another size.
 
     Args:
         kernel_size: k, odd; by default adaptive_kernel_size(channels, gamma, b).
@@ -56,11 +58,17 @@ class ECA(AttentionLayer):
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         weight = state_dict.get(prefix + 'conv.weight')
         if weight is not None and weight.dim() == 3 and weight.shape[:2] == (1, 1) and weight.shape[2] % 2:
-            self._resize(weight.shape[2])
+            self._resize(weight.shape[2], prefix, args[-1])
         super()._load_from_state_dict(state_dict, prefix, *args)
 
-    def _resize(self, k: int) -> None:
+    def _resize(self, k: int, prefix: str, errors: list[str]) -> None:
         """Another kernel size in the same Parameter object, so that references to it stay valid."""
-        if k != self.conv.kernel_size[0]:
+        now = self.conv.kernel_size[0]
+        if k != now and self.conv.weight.grad is not None:
+            errors.append(
+                f'{prefix}conv has kernel size {now} and a gradient, so it may be in training, and the checkpoint has '
+                f'{k}: load before training, or call zero_grad() first and make the optimizer again.'
+            )
+        elif k != now:
             self.conv.kernel_size, self.conv.padding = (k,), (k // 2,)
             self.conv.weight.data = self.conv.weight.data.new_empty(1, 1, k)

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.types import Device
 
 from timm_attn import ops
-from timm_attn.attention.base import AttentionLayer, hidden_width, positive_integer
+from timm_attn.attention.base import AttentionLayer, hidden_width
 
 
 class GC(AttentionLayer):
@@ -15,10 +15,8 @@ class GC(AttentionLayer):
     prints 2 C^2 / r + C, without biases and LN. W2 starts at zero, as in the authors' code: the layer is the identity.
 
     Args:
-        reduction: r; h is C // r, floored.
-        min_hidden: the least h. 2, because LN makes a single value constant, so that W1 and Wk would not learn; 1 is
-            C // r as in the authors' code, and the zoo's choice for MobileNetV2, whose layers of 16 and 24 channels
-            then add the same term to every image.
+        reduction: r; h is C // r, floored, and at least 2: LN makes a single value constant, so that W1 and Wk would
+            not learn. The authors' code has C // r, with which such a layer adds the same term to every image.
     """
 
     def __init__(
@@ -26,12 +24,11 @@ class GC(AttentionLayer):
         channels: int,
         *,
         reduction: int = 16,
-        min_hidden: int = 2,
         device: Device = None,
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__(channels)
-        hidden = hidden_width(channels, reduction, positive_integer('min_hidden', min_hidden))
+        hidden = hidden_width(channels, reduction, least=2)
         self.conv_mask = nn.Conv2d(channels, 1, 1, device=device, dtype=dtype)
         self.fc1 = nn.Linear(channels, hidden, device=device, dtype=dtype)
         self.norm = nn.LayerNorm(hidden, device=device, dtype=dtype)

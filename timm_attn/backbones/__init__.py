@@ -133,7 +133,7 @@ BACKBONES: Mapping[str, Backbone] = MappingProxyType(
             dict(_IMAGENET, first_conv='conv_stem', classifier='classifier'),
             timm='mobilenetv2_100',
             stages=tuple(f'blocks.{i}' for i in range(6)),
-            overrides={**_SIMAM_ON_IMAGENET, 'gc': {'min_hidden': 1}},
+            overrides=_SIMAM_ON_IMAGENET,
             features=dict(feature_cls=GetterFeatures),
         ),
         'cifar_resnet20': _cifar('ResNet-20 for 32x32 images', CifarBasicBlock, 3, _NARROW),

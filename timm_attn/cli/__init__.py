@@ -12,8 +12,8 @@ TOPICS = (models, training, weights, reports)
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs a verb; what the input did not allow becomes one line on stderr and exit status 1."""
-    args = _parser().parse_args(argv)
     try:
+        args = _parser().parse_args(argv)
         args.run(args)
     except BrokenPipeError:  # the reader of a pipe has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

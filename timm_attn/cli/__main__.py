@@ -2,6 +2,6 @@
 
 import sys
 
-from timm_attn.cli import main
+from timm_attn_command import main
 
 sys.exit(main())

@@ -87,7 +87,7 @@ def _path(args: argparse.Namespace) -> None:
 def _remove(args: argparse.Namespace) -> None:
     from timm_attn.weights.inventory import remove
 
-    print(f'removed {remove(args.name)}')
+    print('\n'.join(f'removed {path}' for path in remove(args.name)))
 
 
 def _import(args: argparse.Namespace) -> None:

@@ -33,10 +33,10 @@ def channel_moments(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Each channel's mean over its pixels, the pixels' squared deviations from it, and their unbiased variance.
 
     Shape: (N, C, H, W) -> (N, C, 1, 1), (N, C, H, W), (N, C, 1, 1). A map of one pixel has variance 0 (the textbook
-    formula divides 0 by 0).
+    formula divides 0 by 0), and so has one without pixels, whose mean is NaN.
     """
     n = x.shape[2] * x.shape[3]
     mean = x.mean(dim=(2, 3), keepdim=True)
     deviations = (x - mean).square()
-    variance = deviations.sum(dim=(2, 3), keepdim=True) / (n - 1 + 1 // n)  # max(n - 1, 1), traceable
+    variance = deviations.sum(dim=(2, 3), keepdim=True) / (n - 1 + 2 // (n + 1))  # max(n - 1, 1), traceable
     return mean, deviations, variance

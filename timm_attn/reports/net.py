@@ -9,6 +9,7 @@ import timm
 import torch
 from PIL import Image
 from timm.data import create_transform, resolve_data_config
+from timm.data.loader import adapt_to_chs
 from torch import Tensor, nn
 
 from timm_attn import catalog, zoo
@@ -85,7 +86,10 @@ def load_net(
         raise ValueError('Name a model, or a checkpoint that says which model it is of.')
     if len(labels) != model.num_classes:
         labels = [f'class {i}' for i in range(int(model.num_classes))]
-    return Net(name, model.to(on).eval(), resolve_data_config(settings, model=model), labels, on)
+    config = resolve_data_config(settings, model=model)
+    for key in ('mean', 'std'):  # as timm's loader does in training
+        config[key] = adapt_to_chs(config[key], config['input_size'][0])
+    return Net(name, model.to(on).eval(), config, labels, on)
 
 
 def _require(name: str) -> None:

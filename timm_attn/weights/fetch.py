@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from timm_attn.files import replacing
 from timm_attn.weights.manifest import Checkpoint
-from timm_attn.weights.store import cannot_write
+from timm_attn.weights.store import cannot_write, sweep_store
 
 _PIECE = 1 << 20
 
@@ -49,6 +49,7 @@ def fetch_published(checkpoint: Checkpoint, target: Path, why: str) -> None:
             f'TIMM_ATTN_HOME to a folder that has {target.name}.'
         )
     download(url, target, checkpoint.full_name, size=checkpoint.size, sha256=checkpoint.sha256, token=get_token())
+    sweep_store(checkpoint, target.parent)
 
 
 def on_drive(url: str) -> bool:

@@ -17,7 +17,7 @@ from timm_attn.weights.convert import convert_state_dict
 from timm_attn.weights.fetch import fetch_upstream
 from timm_attn.weights.manifest import Checkpoint, checkpoints, find_full_name
 from timm_attn.weights.read import read_checkpoint, unpacked
-from timm_attn.weights.store import cannot_write, file_digest, record_path, stored_path
+from timm_attn.weights.store import cannot_write, file_digest, record_path, sweep_store
 
 _BYTES_PER_PARAMETER = 16  # float32 weights, two moments of an optimizer, and room
 
@@ -70,21 +70,19 @@ def _checked(checkpoint: Checkpoint, state_dict: Mapping[str, Any], file: Path) 
 
 
 def _keep(checkpoint: Checkpoint, content: bytes, note: Mapping[str, Any], folder: str | Path | None) -> Path:
-    """Writes the file, then the note that makes it count; what an earlier import left is removed."""
-    try:
-        before = stored_path(checkpoint, folder)
-    except RuntimeError:  # a damaged note, which this one replaces
-        before = None
+    """Writes the file, then the note that makes it count."""
     sha256 = hashlib.sha256(content).hexdigest()
-    path = record_path(checkpoint, folder).with_name(f'{checkpoint.full_name}-{sha256[:16]}.safetensors')
-    row = {'size': len(content), 'sha256': sha256, **note}
-    try:
-        with replacing(path) as out:
-            out.write(content)
-        with replacing(record_path(checkpoint, folder)) as out:
-            out.write(json.dumps(row, indent=1).encode())
-    except OSError as error:
-        raise cannot_write(checkpoint.full_name, path.parent, error) from error
-    if before is not None and before != path:
-        before.unlink(missing_ok=True)
+    record = record_path(checkpoint, folder)
+    path = record.with_name(f'{checkpoint.full_name}-{sha256[:16]}.safetensors')
+    row = json.dumps({'size': len(content), 'sha256': sha256, **note}, indent=1).encode()
+    complete = False
+    while not complete:  # until no other process removed the file before the note was there
+        try:
+            for target, written in ((path, content), (record, row)):
+                with replacing(target) as out:
+                    out.write(written)
+        except OSError as error:
+            raise cannot_write(checkpoint.full_name, path.parent, error) from error
+        complete = path.exists()
+    sweep_store(checkpoint, folder)
     return path

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from timm_attn.weights.manifest import Checkpoint, checkpoints, find_full_name
-from timm_attn.weights.store import record_path, stored_path
+from timm_attn.weights.store import record_path, stored, stored_files, stored_path, sweep_store
 from timm_attn.weights.verify import damage, verified_path
 
 _ABSENT = {'bundled': 'missing', 'published': 'not fetched', 'upstream': 'not imported'}
@@ -24,7 +24,7 @@ def listing(folder: str | Path | None = None) -> list[str]:
         try:
             path = stored_path(checkpoint, folder)
             here = str(path) if path is not None and path.exists() else _ABSENT[checkpoint.kind]
-        except RuntimeError as error:
+        except (RuntimeError, OSError) as error:  # of one checkpoint: the others are listed all the same
             here = str(error)
         top1 = ', '.join(f'{m["top1"]:.2f} % {m["dataset"]} ({m["status"]})' for m in checkpoint.metrics[:1])
         lines.append(f'{checkpoint.full_name}  {checkpoint.kind}  {top1}  {here}')
@@ -38,18 +38,22 @@ def verify_all(folder: str | Path | None = None) -> list[str]:
         RuntimeError: files are damaged; the message names all of them.
     """
     present = [c for c in checkpoints() if c.kind == 'bundled' or is_present(c, folder)]
-    found = {c.full_name: _damage(c, folder) for c in present}
+    looked_at = ((c.full_name, _damage(c, folder)) for c in present)
+    found = {name: what for name, what in looked_at if what is not None}
     damaged = [f'the weights of {name} {what}' for name, what in found.items() if what]
     if damaged:
         raise RuntimeError(f'{len(damaged)} of {len(found)} files: {"; ".join(damaged)}.')
     return [f'{name}: ok' for name in found]
 
 
-def _damage(checkpoint: Checkpoint, folder: str | Path | None) -> str:
+def _damage(checkpoint: Checkpoint, folder: str | Path | None) -> str | None:
+    """In words, '' for none; None where another process removed the checkpoint meanwhile."""
     try:
-        return damage(checkpoint, stored_path(checkpoint, folder), folder)
+        file = stored(checkpoint, folder)
+        found = damage(file) if file is not None else ''
     except (RuntimeError, OSError) as error:  # of one checkpoint: the others are looked at all the same
-        return f'cannot be looked at: {str(error).rstrip(".")}'
+        found = f'cannot be looked at: {str(error).rstrip(".")}'
+    return found if checkpoint.kind == 'bundled' or is_present(checkpoint, folder) else None
 
 
 def path_of(full_name: str, folder: str | Path | None = None) -> Path:
@@ -61,18 +65,22 @@ def path_of(full_name: str, folder: str | Path | None = None) -> Path:
     return verified_path(find_full_name(full_name), folder)
 
 
-def remove(full_name: str, folder: str | Path | None = None) -> Path:
-    """Deletes the local file of a published or imported checkpoint; the path it had.
+def remove(full_name: str, folder: str | Path | None = None) -> list[Path]:
+    """Deletes every local file of a published or imported checkpoint; the paths they had.
 
     Raises:
         ValueError: it is bundled, or it is not here.
+        OSError: a file cannot be deleted.
     """
     checkpoint = find_full_name(full_name)
-    path = stored_path(checkpoint, folder)
     if checkpoint.kind == 'bundled':
         raise ValueError(f'{checkpoint.full_name} is a part of the package: it goes with `pip uninstall timm-attn`.')
-    if path is None or not is_present(checkpoint, folder):
+    note = record_path(checkpoint, folder)
+    files = stored_files(checkpoint, folder)
+    if not files and not note.exists():
         raise ValueError(f'{checkpoint.full_name} is not here: nothing to remove.')
-    record_path(checkpoint, folder).unlink(missing_ok=True)
-    path.unlink(missing_ok=True)
-    return path
+    # the note last, as an import writes it: of the two at once, a note without its file never remains
+    for path in (*files, note):
+        path.unlink(missing_ok=True)
+    sweep_store(checkpoint, folder)
+    return files

@@ -26,6 +26,17 @@ HUB_PATTERNS = {
     'filename': r'[\w-][\w.-]*\.safetensors',
 }
 LICENSE = r'[A-Za-z0-9.+-]+'  # SPDX
+# What is in its other fields, as far as this package reads them: a type, or the fields of a record, or its items.
+SHAPES: Mapping[str, Any] = {
+    'num_params': int,
+    'size': int,
+    'cfg': {'num_classes': int},
+    'hub': dict.fromkeys(HUB_PATTERNS, str),
+    'model_args': {},
+    'origin': {'repository': str, 'sources': [{'url': str}]},
+    'metrics': [{'dataset': str, 'top1': (int, float), 'status': str}],
+    'training': {},
+}
 # What a record cannot do without, by its kind.
 REQUIRED = {'bundled': ('file', 'size', 'sha256'), 'published': ('hub', 'size', 'sha256'), 'upstream': ('origin',)}
 
@@ -95,7 +106,7 @@ def checkpoints() -> tuple[Checkpoint, ...]:
         return tuple(_checkpoint(row) for row in json.loads(path.read_text(encoding='utf-8'))['checkpoints'])
     except OSError as error:
         raise RuntimeError(f'{path} cannot be read ({error.strerror}).') from error
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise RuntimeError(f'{path} is damaged ({error!r}): reinstall timm_attn.') from error
 
 
@@ -104,11 +115,32 @@ def _checkpoint(row: dict[str, Any]) -> Checkpoint:
         for name, pattern in patterns.items():
             if name in where and not re.fullmatch(pattern, where[name]):
                 raise ValueError(f'{name} {where[name]!r} of a record does not match {pattern}')
+    for name, shape in SHAPES.items():
+        if name in row and row[name] != []:
+            _check(name, row[name], shape)
     for name in REQUIRED[row['kind']]:
         if not row.get(name):
             raise ValueError(f'the {row["kind"]} record {row["name"]}.{row["tag"]} has no {name}')
     cfg = {k: tuple(v) if isinstance(v, list) else v for k, v in row['cfg'].items()}  # as in timm's own cfgs
     return Checkpoint(**{**row, 'cfg': cfg, 'metrics': tuple(row.get('metrics', ()))})
+
+
+def _check(where: str, value: Any, shape: Any) -> None:
+    """Raises ValueError for a value that is not of its shape; an int must be positive, and a list must have items."""
+    if isinstance(shape, dict):
+        if not isinstance(value, dict):
+            raise ValueError(f'{where} of a record is {value!r}, not an object')
+        for key, inner in shape.items():
+            if key not in value:
+                raise ValueError(f'{where} of a record has no {key}')
+            _check(f'{where}.{key}', value[key], inner)
+    elif isinstance(shape, list):
+        if not isinstance(value, list) or not value:
+            raise ValueError(f'{where} of a record is {value!r}, not a list with items')
+        for item in value:
+            _check(where, item, shape[0])
+    elif type(value) not in (shape if isinstance(shape, tuple) else (shape,)) or (shape is int and value < 1):
+        raise ValueError(f'{where} of a record is {value!r}')
 
 
 def checkpoints_of(name: str) -> tuple[Checkpoint, ...]:

@@ -5,9 +5,20 @@ import json
 import os
 import re
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from timm_attn.files import sweep
 from timm_attn.weights.manifest import PATTERNS, Checkpoint, bundled_dir
+
+_NOTE_BYTES = 1 << 16  # a note has some 300
+
+
+class Stored(NamedTuple):
+    """Where the file of a checkpoint is, or will be, and the bytes and the sha256 that it must have."""
+
+    path: Path
+    size: int
+    sha256: str
 
 
 def store_dir(folder: str | Path | None = None) -> Path:
@@ -18,15 +29,41 @@ def store_dir(folder: str | Path | None = None) -> Path:
     return Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / 'timm_attn'
 
 
-def stored_path(checkpoint: Checkpoint, folder: str | Path | None = None) -> Path | None:
-    """Where the file of a checkpoint is, or will be; None for an upstream one that was not imported.
+def stored(checkpoint: Checkpoint, folder: str | Path | None = None) -> Stored | None:
+    """The file of a checkpoint; None for an upstream one that was not imported.
 
     The name has a part of the sha256, so that no two files ever share one.
+
+    Raises:
+        RuntimeError: the note of an import is damaged.
     """
-    if checkpoint.kind == 'bundled':
-        return bundled_dir() / str(checkpoint.file)
-    sha256 = checkpoint.sha256 or imported(checkpoint, folder).get('sha256')
-    return store_dir(folder) / f'{checkpoint.full_name}-{sha256[:16]}.safetensors' if sha256 else None
+    known = imported(checkpoint, folder) if checkpoint.kind == 'upstream' else vars(checkpoint)
+    if not known:
+        return None
+    name = f'{checkpoint.full_name}-{known["sha256"][:16]}.safetensors'
+    path = bundled_dir() / str(checkpoint.file) if checkpoint.kind == 'bundled' else store_dir(folder) / name
+    return Stored(path, known['size'], known['sha256'])
+
+
+def stored_path(checkpoint: Checkpoint, folder: str | Path | None = None) -> Path | None:
+    """Where that file is, or will be."""
+    file = stored(checkpoint, folder)
+    return file.path if file is not None else None
+
+
+def stored_files(checkpoint: Checkpoint, folder: str | Path | None = None) -> list[Path]:
+    """Every file of a checkpoint's name in the store, also those of earlier imports and of other releases."""
+    return sorted(store_dir(folder).glob(f'{checkpoint.full_name}-*.safetensors'))
+
+
+def sweep_store(checkpoint: Checkpoint, folder: str | Path | None = None) -> None:
+    """Deletes what killed processes left in the store, and the files of earlier imports of the checkpoint.
+
+    Only what is an hour old: a file that another process has just written may be about to be noted.
+    """
+    earlier = (f'{checkpoint.full_name}-*.safetensors',) if checkpoint.kind == 'upstream' else ()
+    partial = ('.*.safetensors.*.partial', '.*.json.*.partial')
+    sweep(store_dir(folder), *partial, *earlier, kept=stored_path(checkpoint, folder))
 
 
 def cannot_write(title: str, folder: Path, error: OSError) -> OSError:
@@ -48,13 +85,19 @@ def imported(checkpoint: Checkpoint, folder: str | Path | None = None) -> dict[s
     """
     path = record_path(checkpoint, folder)
     try:
-        note = json.loads(path.read_text(encoding='utf-8'))
+        with path.open('rb') as file:
+            content = file.read(_NOTE_BYTES + 1)
+        if len(content) > _NOTE_BYTES:
+            raise ValueError(f'more than {_NOTE_BYTES:,} bytes')
+        note: dict[str, Any] = json.loads(content)
         if not re.fullmatch(PATTERNS['sha256'], note['sha256']):
             raise ValueError(f'sha256 {note["sha256"]!r}')
-        return {**note, 'size': int(note['size'])}
+        if type(note['size']) is not int or note['size'] < 1:
+            raise ValueError(f'size {note["size"]!r}')
+        return note
     except FileNotFoundError:
         return {}
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError, IsADirectoryError) as error:
         raise RuntimeError(
             f'{path} is damaged ({error!r}): run `timm-attn weights import {checkpoint.full_name}` again.'
         ) from error

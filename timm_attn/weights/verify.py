@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from timm_attn.weights.convert import fault_of
 from timm_attn.weights.fetch import fetch_published, fetchable
 from timm_attn.weights.manifest import Checkpoint
-from timm_attn.weights.store import file_digest, imported, stored_path
+from timm_attn.weights.store import Stored, file_digest, stored
 
 # What to do about a damaged or missing file, by kind.
 _REMEDIES = {
@@ -25,29 +25,29 @@ def verified_path(checkpoint: Checkpoint, folder: str | Path | None = None) -> P
         RuntimeError: the file is missing, its bytes are not the published ones, or it cannot be fetched.
         OSError: it cannot be read or written.
     """
-    path = stored_path(checkpoint, folder)
-    if path is None:
+    file = stored(checkpoint, folder)
+    if file is None:
         raise RuntimeError(_how_to_import(checkpoint))
-    found = damage(checkpoint, path, folder)
+    found = damage(file)
     if found and checkpoint.kind == 'published':
-        fetch_published(checkpoint, path, found)  # looks at the bytes while they arrive
+        fetch_published(checkpoint, file.path, found)  # looks at the bytes while they arrive
     elif found:
         remedy = _REMEDIES[checkpoint.kind].format(checkpoint.full_name)
         raise RuntimeError(f'The weights of {checkpoint.full_name} {found}: {remedy}.')
-    return path
+    return file.path
 
 
-def damage(checkpoint: Checkpoint, path: Path | None, folder: str | Path | None = None) -> str:
-    """What is wrong with the file at its stored_path, in words; '' if it is the noted one."""
-    if path is None or not path.is_file():
+def damage(file: Stored) -> str:
+    """What is wrong with a file, in words; '' if it is the noted one."""
+    path = file.path
+    if not path.is_file():
         return f'are missing at {path}'
-    noted = imported(checkpoint, folder) if checkpoint.kind == 'upstream' else vars(checkpoint)
     size = path.stat().st_size
-    if size != noted['size']:
-        return f'at {path} have {size} bytes instead of {noted["size"]}: the file is damaged'
+    if size != file.size:
+        return f'at {path} have {size} bytes instead of {file.size}: the file is damaged'
     sha256 = file_digest(path)
-    if sha256 != noted['sha256']:
-        return f'at {path} have sha256 {sha256[:16]}... instead of {noted["sha256"][:16]}...: the file is damaged'
+    if sha256 != file.sha256:
+        return f'at {path} have sha256 {sha256[:16]}... instead of {file.sha256[:16]}...: the file is damaged'
     return ''
 
 

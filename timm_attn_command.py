@@ -1,0 +1,40 @@
+"""The console command `timm-attn` from its first instruction on: Ctrl-C is one line and exit status 130.
+
+It lies outside of the package, whose import is that of torch and timm and takes seconds, and imports next to nothing.
+"""
+
+import os
+import signal
+
+
+def main() -> int:
+    """Runs timm_attn.cli.main; its exit status.
+
+    Ctrl-C raises KeyboardInterrupt only while a verb runs, which may have to clean up. During the imports an exception
+    could be caught or become another one, and at the exit of Python nothing would catch it: there it ends the process.
+    """
+    usual = signal.getsignal(signal.SIGINT)
+    if usual is not signal.default_int_handler:  # such as ignored, under nohup
+        from timm_attn.cli import main as run
+
+        return run()
+    signal.signal(signal.SIGINT, _leave)
+    from timm_attn.cli import main as run
+
+    try:
+        try:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            return run()
+        finally:
+            signal.signal(signal.SIGINT, _leave)
+    except KeyboardInterrupt:  # between two lines of this function
+        return _interrupted()
+
+
+def _leave(*_: object) -> None:
+    os._exit(_interrupted())
+
+
+def _interrupted() -> int:
+    os.write(2, b'timm-attn: interrupted.\n')
+    return 130
