@@ -8,6 +8,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from timm_attn.weights.metadata import input_metadata, model_metadata
+
 PACKAGE = Path(__file__).resolve().parent.parent
 MANIFEST = 'weights_manifest.json'
 
@@ -121,6 +123,8 @@ def _checkpoint(row: dict[str, Any]) -> Checkpoint:
     for name in REQUIRED[row['kind']]:
         if not row.get(name):
             raise ValueError(f'the {row["kind"]} record {row["name"]}.{row["tag"]} has no {name}')
+    model_metadata(row.get('model_args') or {}, 'a record')
+    input_metadata(row['cfg'], 'a record')
     cfg = {k: tuple(v) if isinstance(v, list) else v for k, v in row['cfg'].items()}  # as in timm's own cfgs
     return Checkpoint(**{**row, 'cfg': cfg, 'metrics': tuple(row.get('metrics', ()))})
 
