@@ -6,19 +6,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from benchmarks.report import benchmark
+from timm_attn.cli import in_one_line
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs it; what the input did not allow becomes one line on stderr and exit status 1."""
-    args = parser().parse_args(argv)
+    """Runs it; the exit status."""
+    return in_one_line('benchmarks', lambda: _run(parser().parse_args(argv)))
+
+
+def _run(args: argparse.Namespace) -> None:
     options = dict(quick=args.quick, only=args.only, threads=args.threads, compiled=args.compile)
-    try:
-        files = benchmark(args.output, numbers=args.numbers, **options)
-    except (ValueError, RuntimeError, OSError) as error:
-        print(f'benchmarks: {" ".join(str(error).split())}', file=sys.stderr)
-        return 1
-    print('\n'.join(map(str, files)))
-    return 0
+    print('\n'.join(map(str, benchmark(args.output, numbers=args.numbers, **options))))
 
 
 def parser() -> argparse.ArgumentParser:

@@ -67,7 +67,7 @@ def test_predict_refuses(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> 
 
 def test_demo(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(demo, 'FINE_TUNING', replace(demo.FINE_TUNING, epochs=1))
-    text = run(capsys, 'demo', '--picture', tmp_path / 'demo.png')
+    text = run(capsys, 'demo', '--output', tmp_path / 'demo.png')
     measured, claimed = (float(part.split()[0]) for part in text.split('top-1')[1].split('manifest:'))
     assert abs(measured - claimed) <= 0.2
     fresh, tuned = (float(part.split()[0]) for part in text.split('top-1')[2:4])

@@ -1,34 +1,50 @@
-"""The console command `timm-attn`: every verb parses its arguments and calls one library function."""
+"""The console command `timm-attn`: every command parses its arguments and calls one library function."""
 
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+from timm_attn import __version__
 from timm_attn.cli import models, reports, training, weights
 
 TOPICS = (models, training, weights, reports)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs a verb; what the input did not allow becomes one line on stderr and exit status 1."""
+    """Runs a command."""
+    return in_one_line('timm-attn', lambda: _run(argv))
+
+
+def in_one_line(program: str, run: Callable[[], None]) -> int:
+    """Runs a program: what the input did not allow becomes one line on stderr and exit status 1."""
     try:
-        args = _parser().parse_args(argv)
-        args.run(args)
+        run()
     except BrokenPipeError:  # the reader of a pipe has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
-        print('timm-attn: interrupted.', file=sys.stderr)
+        print(f'{program}: interrupted.', file=sys.stderr)
         return 130
     except (ValueError, RuntimeError, OSError) as error:
-        print(f'timm-attn: {" ".join(str(error).split())}', file=sys.stderr)
+        print(f'{program}: {" ".join(str(error).split())}', file=sys.stderr)
         return 1
     return 0
 
 
+def _run(argv: Sequence[str] | None) -> None:
+    parser = _parser()
+    args, left = parser.parse_known_args(argv)
+    if left and (not hasattr(args, 'arguments') or any(argument.startswith('-') for argument in left)):
+        parser.error(f'unrecognized arguments: {" ".join(left)}')
+    if left:  # argparse takes no second group of positional arguments behind an option
+        args.arguments += left
+    args.run(args)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog='timm-attn', description='Attention modules for ConvNets as timm models.')
-    verbs = parser.add_subparsers(metavar='VERB', required=True)
+    parser.add_argument('--version', action='version', version=f'timm-attn {__version__}')
+    commands = parser.add_subparsers(metavar='COMMAND', required=True)
     for topic in TOPICS:
-        topic.add_verbs(verbs)
+        topic.add_commands(commands)
     return parser

@@ -1,63 +1,78 @@
-"""The verbs of `timm-attn` that train and test: train, sweep, curves, validate."""
+"""The commands of `timm-attn` that train and test: train, sweep, curves, validate."""
 
 import argparse
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from timm_attn.cli.parser import Commands, Run, add_command, add_device, add_ema, add_output
 
 if TYPE_CHECKING:
     from timm_attn.training.recipe import Recipe
 
 
-def add_verbs(verbs: 'argparse._SubParsersAction[argparse.ArgumentParser]') -> None:
-    """Adds the parsers; only a verb that runs imports more than argparse."""
-    verb = _on_images(verbs, 'train', 'train a model by a recipe', _train)
-    verb.add_argument('--output', type=Path, required=True)
-    verb.add_argument('--resume', action='store_true', help='go on where the run in --output ended')
-    verb.add_argument('--seed', type=int, help="instead of the recipe's")
-    verb.add_argument('--freeze', action='store_true', help='train the classifier alone')
-    verb.add_argument('--tensorboard', action='store_true')
-    verb.add_argument('--confusion', action='store_true', help='draw confusion.png at the end')
+def add_commands(commands: Commands) -> None:
+    """Adds the parsers; only a command that runs imports more than argparse."""
+    what = 'train a model by a recipe'
+    example = '--config finetune --model cifar_resnet20_simam --data-dir MY_IMAGES --output OUT'
+    command = _on_images(commands, 'train', what, _train, example=example)
+    add_output(command, 'the folder of the run', required=True)
+    command.add_argument('--resume', action='store_true', help='go on where the run in --output ended')
+    command.add_argument('--seed', type=int, help="instead of the recipe's")
+    command.add_argument('--freeze', action='store_true', help='train the classifier alone')
+    what = 'validate on that many of the training images, or that share of them, which are not trained on'
+    command.add_argument('--holdout', type=float, default=0, metavar='N', help=what)
+    command.add_argument('--tensorboard', action='store_true')
+    command.add_argument('--confusion', action='store_true', help='draw confusion.png at the end')
 
-    verb = _on_images(verbs, 'sweep', 'search an option of the attention on a part of the training images', _sweep)
-    verb.add_argument('--output', type=Path, required=True)
-    verb.add_argument('--attn-kwarg', required=True, help='such as e_lambda, reduction, dilation or kernel_size')
-    verb.add_argument('--values', nargs='+', required=True)
-    verb.add_argument('--repeats', type=int, default=5, help='runs per value, each with its seed; default: %(default)s')
-    verb.add_argument('--holdout', type=int, default=5000, help='training images kept for validation; default: 5000')
-
-    verb = verbs.add_parser('curves', help='the training and validation curves of runs in one picture')
-    verb.add_argument('runs', nargs='+', type=Path, help='the --output of a training')
-    verb.add_argument('--output', type=Path, default=Path('curves.png'), help='default: %(default)s')
-    verb.add_argument('--metrics', nargs='+', choices=('loss', 'top1', 'top5'), default=['top1', 'top5'])
-    verb.set_defaults(run=_curves)
-
-    verb = _on_images(verbs, 'validate', 'the accuracy of a model on a folder of images', _validate)
-    verb.add_argument('--checkpoint', type=Path, help='.safetensors or .pth.tar; default: the pretrained weights')
-    verb.add_argument('--split', help="default: the recipe's, or validation")
-    verb.add_argument('--workers', type=int, help="default: the recipe's")
-    verb.add_argument('--no-ema', dest='ema', action='store_false', help='the plain weights where averaged ones exist')
-
-
-def _on_images(verbs: Any, name: str, what: str, run: Callable[[argparse.Namespace], None]) -> argparse.ArgumentParser:
-    """A verb that reads images by a recipe."""
-    verb: argparse.ArgumentParser = verbs.add_parser(name, help=what)
-    config = "a recipe's name, or a YAML file in timm's vocabulary"
-    verb.add_argument('--config', required=name != 'validate', help=config)
-    verb.add_argument(
-        '--set', nargs='+', action='extend', default=[], metavar='KEY=VALUE', help='values of the recipe to change'
+    what = 'search an option of the attention on a part of the training images'
+    example = (
+        '--config simam_cifar100 --model cifar_resnet20_simam --data-dir DATA --output OUT '
+        '--attn-kwarg e_lambda --values 1e-6 1e-4 1e-2'
     )
-    verb.add_argument('--model', required=True)
-    verb.add_argument('--data-dir', type=Path, required=True)
-    verb.add_argument('--device', help='such as cpu or cuda; default: a GPU if there is one')
-    verb.add_argument('--unreadable', choices=('stop', 'skip'), default='stop', help='what a broken image file does')
-    verb.set_defaults(run=_keeping_memory(run))
-    return verb
+    command = _on_images(commands, 'sweep', what, _sweep, example=example)
+    add_output(command, 'the folder of the runs', required=True)
+    command.add_argument('--attn-kwarg', required=True, help='such as e_lambda, reduction, dilation or kernel_size')
+    command.add_argument('--values', nargs='+', required=True)
+    what = 'runs per value, each with its seed; default: %(default)s'
+    command.add_argument('--repeats', type=int, default=5, help=what)
+    what = 'training images kept for validation, or their share; default: 5000'
+    command.add_argument('--holdout', type=float, default=5000, metavar='N', help=what)
+
+    what = 'the training and validation curves of runs in one picture'
+    command = add_command(commands, 'curves', _curves, what, example='OUT_PLAIN OUT_SIMAM')
+    command.add_argument('runs', nargs='+', type=Path, help='the --output of a training')
+    add_output(command, 'the picture, .png or .svg; default: %(default)s', default=Path('curves.png'))
+    command.add_argument('--metrics', nargs='+', choices=('loss', 'top1', 'top5'), default=['top1', 'top5'])
+
+    what = 'the accuracy of a model on a folder of images'
+    example = '--checkpoint OUT/last.pth.tar --data-dir MY_IMAGES'
+    command = _on_images(commands, 'validate', what, _validate, example=example)
+    command.add_argument('--checkpoint', type=Path, metavar='FILE', help='default: the pretrained weights')
+    command.add_argument('--split', help="default: the recipe's, or validation")
+    command.add_argument('--workers', type=int, help="default: the recipe's")
+    add_ema(command)
 
 
-def _keeping_memory(run: Callable[[argparse.Namespace], None]) -> Callable[[argparse.Namespace], None]:
-    """The verb, in a process that is its own: what a step of it frees stays for the next."""
+def _on_images(commands: Commands, name: str, what: str, run: Run, *, example: str) -> argparse.ArgumentParser:
+    """A command that reads images by a recipe."""
+    command = add_command(commands, name, _keeping_memory(run), what, example=example)
+    tests = name == 'validate'
+    what = "a recipe's name, or a YAML file in timm's vocabulary"
+    command.add_argument('--config', required=not tests, metavar='RECIPE', help=what)
+    what = 'values of the recipe to change'
+    command.add_argument('--set', nargs='+', action='extend', default=[], metavar='KEY=VALUE', help=what)
+    what = 'default: the one that the checkpoint says' if tests else 'of the zoo or of timm'
+    command.add_argument('--model', required=not tests, metavar='NAME', help=what)
+    command.add_argument('--data-dir', type=Path, required=True, metavar='DATA', help='the folder of the splits')
+    add_device(command)
+    what = 'what a broken image file does; default: %(default)s'
+    command.add_argument('--unreadable', choices=('stop', 'skip'), default='stop', help=what)
+    return command
+
+
+def _keeping_memory(run: Run) -> Run:
+    """The command, in a process that is its own: what a step of it frees stays for the next."""
 
     def keep_and_run(args: argparse.Namespace) -> None:
         from timm_attn.training.memory import keep_freed_memory
@@ -109,7 +124,7 @@ def _sweep(args: argparse.Namespace) -> None:
 def _curves(args: argparse.Namespace) -> None:
     from timm_attn.reports.curves import curves
 
-    curves(args.runs, args.output, args.metrics)
+    print(curves(args.runs, args.output, args.metrics))
 
 
 def _is_first() -> bool:
