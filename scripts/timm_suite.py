@@ -241,7 +241,7 @@ def parse_args() -> argparse.Namespace:
     tests.add_argument('--extra', action='store_true', help=f"tests/{EXTRA_TESTS.name} instead of timm's tests")
     parser.add_argument('--known', nargs='+', default=[], metavar='GLOB', help='test ids whose failure is known')
     parser.add_argument('--shard', default='0/1', metavar='I/N', help='every N-th model, from the I-th (0-based) on')
-    parser.add_argument('--json', type=Path, metavar='FILE', help='write every cell to FILE')
+    parser.add_argument('--json', type=Path, metavar='FILE', help='write every cell and its CPU seconds to FILE')
     parser.add_argument('--cache', type=Path, default=CACHE, help="where timm's tests are kept")
     parser.add_argument('-k', default='', metavar='EXPR', help="pytest's -k")
     parser.add_argument('-x', action='store_true', help='stop at the first failure')
