@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 os.environ['HF_HUB_OFFLINE'] = '1'
+os.environ.setdefault('OMP_NUM_THREADS', '1')  # of the processes that tests start
 
 import pytest
 import torch
