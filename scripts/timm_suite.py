@@ -23,6 +23,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -69,10 +70,11 @@ STATUSES = ('passed', 'failed', 'known to fail', 'skipped', 'not run')  # in the
 
 
 class Cell(NamedTuple):
-    """What became of one test on one model."""
+    """What became of one test on one model, and what it cost."""
 
     status: str
     reason: str
+    cpu_seconds: float = 0.0
 
 
 class ModelList(list[str]):
@@ -89,6 +91,7 @@ class Suite:
         self.missing = set(self.fixed)
         self.left_out: Counter[str] = Counter()
         self.cells: dict[str, Cell] = {}
+        self.started = 0.0
 
     def list_models(self, filter: Any = '', module: Any = '', *args: Any, **kwargs: Any) -> ModelList:
         """timm.list_models for our models; `module` is ignored: it names timm's modules, ours would vanish silently."""
@@ -150,11 +153,14 @@ class Suite:
         """The same random numbers for a test, whatever ran before it."""
         for seed in (random.seed, np.random.seed, torch.manual_seed):
             seed(0)
+        self.started = time.process_time()
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Keep the outcome of the call, or of the set-up or clean-up where that one went wrong."""
+        name = report.nodeid.partition('::')[2]
         if report.when == 'call' or not report.passed:
-            self.cells[report.nodeid.partition('::')[2]] = cell_of(report)
+            self.cells[name] = cell_of(report)
+        self.cells[name] = self.cells[name]._replace(cpu_seconds=round(time.process_time() - self.started, 2))
 
 
 def is_like(cell: str, glob: str) -> bool:
@@ -235,7 +241,7 @@ def parse_args() -> argparse.Namespace:
     tests.add_argument('--extra', action='store_true', help=f"tests/{EXTRA_TESTS.name} instead of timm's tests")
     parser.add_argument('--known', nargs='+', default=[], metavar='GLOB', help='test ids whose failure is known')
     parser.add_argument('--shard', default='0/1', metavar='I/N', help='every N-th model, from the I-th (0-based) on')
-    parser.add_argument('--json', type=Path, metavar='FILE', help='write every cell to FILE')
+    parser.add_argument('--json', type=Path, metavar='FILE', help='write every cell and its CPU seconds to FILE')
     parser.add_argument('--cache', type=Path, default=CACHE, help="where timm's tests are kept")
     parser.add_argument('-k', default='', metavar='EXPR', help="pytest's -k")
     parser.add_argument('-x', action='store_true', help='stop at the first failure')

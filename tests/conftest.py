@@ -1,12 +1,15 @@
-"""One thread, one seed per test, no network; real images and a run on them."""
+"""One thread, one seed per test, no network, one interpreter; real images and a run on them."""
 
 import os
+import shlex
 import socket
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 os.environ['HF_HUB_OFFLINE'] = '1'
+os.environ.setdefault('OMP_NUM_THREADS', '1')  # of the processes that tests start
 
 import pytest
 import torch
@@ -37,6 +40,18 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
     monkeypatch.setattr(socket.socket, 'connect', guarded)
     yield
+
+
+@pytest.fixture(scope='session', autouse=True)
+def own_interpreter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A script that calls `python` or `torchrun` gets the interpreter that runs the tests, whatever PATH says."""
+    folder = tmp_path_factory.mktemp('bin')
+    for name, options in {'python': '', 'torchrun': ' -m torch.distributed.run'}.items():
+        (folder / name).write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)}{options} "$@"\n')
+        (folder / name).chmod(0o755)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv('PATH', f'{folder}{os.pathsep}{os.environ.get("PATH", os.defpath)}')
+        yield
 
 
 @pytest.fixture(scope='session')

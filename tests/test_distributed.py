@@ -27,10 +27,10 @@ def images() -> Part:
 def torchrun(*command: object) -> str:
     """Runs a command in two processes on this machine and returns what they print."""
     paths = os.pathsep.join([str(ROOT), str(ROOT / 'tests'), os.environ.get('PYTHONPATH', '')])
-    launcher = [sys.executable, '-m', 'torch.distributed.run', '--nproc-per-node', '2', '--master-addr', '127.0.0.1']
-    port = ['--master-port', str(29500 + os.getpid() % 1000)]
+    launcher = [sys.executable, '-m', 'torch.distributed.run', '--nproc-per-node', '2']
+    free_port = ['--rdzv-backend', 'c10d', '--rdzv-endpoint', '127.0.0.1:0', '--local-addr', '127.0.0.1']
     done = subprocess.run(
-        [*launcher, *port, *map(str, command)],
+        [*launcher, *free_port, *map(str, command)],
         cwd=ROOT, env={**os.environ, 'PYTHONPATH': paths, 'OMP_NUM_THREADS': '1'},
         capture_output=True, text=True, timeout=300,
     )  # fmt: skip

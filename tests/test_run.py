@@ -24,6 +24,11 @@ def test_a_script_runs_with_the_zoo_as_if_alone(tmp_path: Path) -> None:
     assert done.stdout == f"['--model', 'x'] beside True {tmp_path / 'script.py'}\n", done.stderr
 
 
+def test_scripts_get_the_interpreter_of_the_tests() -> None:
+    said = run('sh', '-c', 'python -c "import sys; print(sys.executable)"')
+    assert said.stdout.strip() == sys.executable, said.stderr
+
+
 def test_no_script() -> None:
     done = run(sys.executable, '-m', 'timm_attn.run', 'nowhere.py')
     assert done.returncode == 1 and 'there is no script nowhere.py' in done.stderr
