@@ -81,7 +81,7 @@ def test_the_life_of_a_checkpoint(tmp_path: Path) -> None:
         (tmp_path / 'hf').mkdir()
         env['TIMM_ATTN_HOME'] = str(tmp_path / 'store')
         (tmp_path / 'fork' / 'timm_attn' / 'weights_manifest.json').write_text(json.dumps(manifest))
-        options = ['--name', NAME, '--repo', REPO, '--tag', 'toy', '--output', tmp_path / 'out']
+        options = ['--model', NAME, '--repo', REPO, '--tag', 'toy', '--output', tmp_path / 'out']
         printed = command('weights', 'publish', file, *options, '--dataset', 'Toy', '--top1', 50, env=env)
         record = json.loads(printed)
         assert record['hub']['revision'] == hub.store.newest(REPO) and record['model_args'] == OPTIONS
@@ -117,7 +117,7 @@ def test_a_hub_that_does_not_answer(
 
     monkeypatch.setattr('timm_attn.weights.publish.HfApi.create_repo', fail)
     out, file = str(tmp_path / 'out'), str(train_py_file(tmp_path, trained_once()))
-    args = ['weights', 'publish', file, '--name', NAME, '--repo', REPO, '--tag', 'toy', '--output', out]
+    args = ['weights', 'publish', file, '--model', NAME, '--repo', REPO, '--tag', 'toy', '--output', out]
     assert cli.main(args) == 1
     error = capsys.readouterr().err
     assert 'The hub did not take org/toy (ConnectionRefusedError: ' in error and f'{out} is kept' in error
@@ -248,10 +248,10 @@ def test_a_folder_in_use_and_a_wrong_repository(tmp_path: Path, capsys: pytest.C
     file = train_py_file(tmp_path, trained_once())
     with pytest.raises(OSError, match='is not empty: name a new folder'):
         prepare(file, NAME, REPO, tmp_path, tag='toy', license='MIT')
-    assert cli.main(['weights', 'publish', str(file), '--name', NAME, '--repo', 'toy', '--tag', 'toy']) == 1
+    assert cli.main(['weights', 'publish', str(file), '--model', NAME, '--repo', 'toy', '--tag', 'toy']) == 1
     assert "A repository is ORGANISATION/NAME, but got 'toy'" in capsys.readouterr().err
     out = ['--output', str(tmp_path / 'out'), '--dry-run']
-    assert cli.main(['weights', 'publish', str(file), '--name', NAME, '--repo', REPO, '--tag', 'toy', *out]) == 0
+    assert cli.main(['weights', 'publish', str(file), '--model', NAME, '--repo', REPO, '--tag', 'toy', *out]) == 0
     record = json.loads(capsys.readouterr().out)
     hub = {'id': REPO, 'revision': 'a' * 40, 'filename': 'model.safetensors'}
     Draft202012Validator(SCHEMA).validate({'schema_version': 1, 'checkpoints': [{**record, 'hub': hub}]})
