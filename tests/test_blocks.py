@@ -7,6 +7,7 @@ import timm
 import torch
 from timm_extra import build, images
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from timm_attn import ATTENTION, attach, fuse, zoo
 from timm_attn.attention import Attention, AttentionLayer
@@ -101,6 +102,23 @@ def test_what_a_hook_has_seen_stays(name: str, layer: str) -> None:
     with torch.no_grad():
         model(images(model))
     assert len(kept) == 4 and all(torch.equal(now, then) for now, then in kept)
+
+
+@pytest.mark.parametrize('stem', [stem for stem in STEMS if 'preresnet' not in stem])  # those have no norm there
+def test_what_a_hook_on_a_convolution_has_seen_stays_when_its_norm_is_gone(stem: str) -> None:
+    """torch's own folding leaves an identity in the norm's place, whose map is the convolution's."""
+    model = build(f'{stem}_se')
+    kept: list[tuple[Tensor, Tensor]] = []
+    for block in [m for m in model.modules() if hasattr(m, 'slots')]:
+        source = next(slot.source for slot in block.slots if slot.site == 'block')
+        conv = block.get_submodule(source)
+        norm = list(block._modules)[list(block._modules).index(source) + 1]
+        block.set_submodule(source, conv := fuse_conv_bn_eval(conv, block.get_submodule(norm)))
+        block.set_submodule(norm, nn.Identity())
+        conv.register_forward_hook(lambda m, inputs, y: kept.append((y, y.clone())))
+    with torch.no_grad():
+        model(images(model))
+    assert kept and all(torch.equal(now, then) for now, then in kept)
 
 
 def test_other_activations() -> None:

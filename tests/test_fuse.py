@@ -3,29 +3,37 @@
 import copy
 import pickle
 from collections import Counter
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 import timm
 import torch
+import torch.nn.functional as F
 from timm.data import resolve_model_data_config
+from timm.layers import BatchNormAct2d, FrozenBatchNormAct2d, SyncBatchNormAct, convert_sync_batchnorm
 from timm_extra import build, images
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.utils import parametrize
+from torchvision.models.feature_extraction import create_feature_extractor
+from torchvision.ops import FrozenBatchNorm2d
 
 from timm_attn import fuse
 from timm_attn.attention import AttentionLayer
+from timm_attn.attention.layers import BatchNorm
 from timm_attn.fused_layers import PackedConv2d
 
 # a net -> the norms that no convolution can take outside of its attention layers, and the other layers that are left
 NETS = {
-    'resnet18': (0, {}),
+    'resnet18': (0, {'FusedAddition': 8}),
     'resnet18_se': (0, {'FusedAttention': 8}),
-    'resnet50_simam': (0, {'FusedSimAM': 16}),
-    'mobilenetv2_100': (0, {}),
-    'mobilenetv2_simam': (0, {'FusedSimAM': 17}),
+    'resnet50_simam': (0, {'FusedSimAM': 16, 'FusedAddition': 16}),
+    'mobilenetv2_100': (0, {'FusedAddition': 10}),
+    'mobilenetv2_simam': (0, {'FusedSimAM': 17, 'FusedAddition': 10}),
     'mobilenetv2_cbam': (0, {'FusedAttention': 17}),
-    'resnet18_bam': (0, {'FusedAttention': 3}),
+    'resnet18_bam': (0, {'FusedAttention': 3, 'FusedAddition': 8}),
     'cifar_resnet20_gc': (0, {'FusedAttention': 9}),
     'cifar_mobilenetv2_srm': (0, {'FusedAttention': 17}),
     'cifar_preresnet20_simam': (10, {'FusedAttention': 9}),
@@ -73,6 +81,9 @@ def test_graphs_of_it(name: str) -> None:
     sizes = dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC)
     program = torch.export.export(fused, (x,), dynamic_shapes=(sizes,)).module()
     twins = (program, torch.jit.script(fused), copy.deepcopy(fused), pickle.loads(pickle.dumps(fused)), fuse(fused))
+    for net in twins[2:]:  # they still end in place
+        flags = [sum('overwrite' in map(str, n.kwargs.values()) for n in g.layers.graph.nodes) for g in (net, fused)]
+        assert flags[0] == flags[1] >= 19
     with torch.no_grad():
         for twin in twins:
             for other in (x, torch.randn(3, x.shape[1], x.shape[2] + 32, x.shape[3] + 64)):
@@ -152,7 +163,9 @@ def test_a_packed_convolution_whose_weight_is_at_the_address_of_an_old_one() -> 
     packed, x = PackedConv2d(conv), torch.randn(1, 64, 9, 9)
     for _ in range(8):
         for _ in range(2):
-            conv.load_state_dict({k: torch.randn_like(v) for k, v in conv.state_dict().items()}, assign=True)
+            state = {k: torch.randn_like(v) for k, v in conv.state_dict().items()}
+            for layer in (conv, packed):
+                layer.load_state_dict(state, assign=True)
         with torch.no_grad():
             torch.testing.assert_close(packed(x), conv(x), rtol=1e-4, atol=1e-4)
 
@@ -168,6 +181,24 @@ def test_it_is_a_net_of_timm() -> None:
     with pytest.raises(RuntimeError, match='A fused net is for inference'):
         fused.train()
     assert not any(module.training for module in fused.modules())
+
+
+def test_it_overwrites_where_nobody_watches() -> None:
+    fused: Any = fuse(build('cifar_resnet20_se'))
+    x = images(fused)
+    assert not fused._may_overwrite(fx.Proxy(fx.Node(fx.Graph(), 'x', 'placeholder', 'x', (), {})))
+    assert fused._may_overwrite(x) and fuse(fused)._may_overwrite(x)
+    handle = fused.get_submodule('layers.layer2.1.block_attn.layer.fc1').register_forward_pre_hook(lambda m, x: None)
+    assert not fused._may_overwrite(x)
+    handle.remove()
+    assert fused._may_overwrite(x)
+    end, map_ = fused.layers.layer1.get_submodule('0.block_attn'), torch.randn(2, 16, 8, 8)
+    before = map_.clone()
+    with torch.no_grad():
+        step_by_step = end(map_)  # as anybody may call it
+        assert torch.equal(map_, before)
+        assert torch.equal(end(map_, overwrite=True), map_) and not torch.equal(map_, before)
+    torch.testing.assert_close(map_, step_by_step)
 
 
 def test_features() -> None:
@@ -239,9 +270,226 @@ def test_layers_with_hooks_stay(hook: Any) -> None:
         assert (fused(x) - net(x)).abs().max() < 1e-5
 
 
+def set_forward(net: Any) -> None:
+    forward = net.forward
+    net.forward = lambda x: 2 * forward(x)
+
+
+OF_ITS_OWN: dict[str, Callable[[nn.Module], Any]] = {
+    'hook': lambda net: net.register_forward_hook(twice),
+    'hook with keywords': lambda net: net.register_forward_hook(lambda *args: None, with_kwargs=True),
+    'pre-hook': lambda net: net.register_forward_pre_hook(lambda layer, inputs: None),
+    'forward': set_forward,
+}
+
+
+@pytest.mark.parametrize('change', OF_ITS_OWN.values(), ids=OF_ITS_OWN)
+def test_a_net_with_hooks_of_its_own_is_refused(change: Any) -> None:
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).eval()
+    change(net)
+    with pytest.raises(
+        ValueError, match='Sequential cannot be fused: the net itself or all modules have forward hooks'
+    ):
+        fuse(net)
+    wrapped = nn.Sequential(net, nn.ReLU()).eval()  # as part of another it stays as it is
+    x = torch.randn(2, 3, 8, 8)
+    with torch.no_grad():
+        torch.testing.assert_close(fuse(wrapped)(x), wrapped(x))
+
+
+def test_hooks_of_all_modules_are_refused() -> None:
+    handle = nn.modules.module.register_module_forward_hook(lambda *args: None)
+    try:
+        with pytest.raises(ValueError, match='or all modules have forward hooks'):
+            fuse(nn.ReLU())
+    finally:
+        handle.remove()
+    with pytest.raises(ValueError, match='its outputs come from hooks'):
+        fuse(timm.create_model('resnet18', features_only=True, feature_cls='hook'))
+
+
+def test_hooks_of_a_part_stay() -> None:
+    """One that records, on a stage."""
+    net = build('cifar_resnet20_se')
+    seen: list[Tensor] = []
+    net.layer2.register_forward_hook(lambda layer, inputs, output: seen.append(output))
+    x, fused = images(net), fuse(net)
+    with torch.no_grad():
+        expected = net(x)
+        torch.testing.assert_close(fused(x), expected, rtol=1e-4, atol=1e-4)
+    assert len(seen) == 2
+    torch.testing.assert_close(seen[1], seen[0], rtol=1e-4, atol=1e-4)
+
+
+class Gated(nn.BatchNorm2d):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) * x.mean((2, 3), keepdim=True).sigmoid()
+
+
+class OfTheBatch(nn.BatchNorm2d):
+    def forward(self, x: Tensor) -> Tensor:
+        return F.batch_norm(x, None, None, self.weight, self.bias, True, 0.0, self.eps)
+
+
+def frozen(channels: int) -> nn.Module:
+    norm = FrozenBatchNormAct2d(channels)
+    nn.init.uniform_(norm.running_var, 0.5, 2)
+    return norm
+
+
+# a norm -> whether it goes into the convolution
+IN_THE_CONVOLUTION: dict[str, tuple[Callable[[int], nn.Module], bool]] = {
+    'torch': (nn.BatchNorm2d, True),
+    'torch, without bias': (partial(nn.BatchNorm2d, bias=False), True),
+    'torch, without weight': (partial(nn.BatchNorm2d, affine=False), True),
+    'torch, without statistics': (partial(nn.BatchNorm2d, track_running_stats=False), False),
+    'torch, in many processes': (nn.SyncBatchNorm, True),
+    'ours': (BatchNorm, True),
+    'timm': (BatchNormAct2d, True),
+    'timm, with another activation': (partial(BatchNormAct2d, act_layer=nn.SiLU), True),
+    'timm, in many processes': (lambda channels: convert_sync_batchnorm(BatchNormAct2d(channels)), True),
+    'timm, in many processes, by itself': (SyncBatchNormAct, True),
+    'timm, by torch in many processes': (lambda c: nn.SyncBatchNorm.convert_sync_batchnorm(BatchNormAct2d(c)), True),
+    'timm, frozen': (frozen, False),
+    'torchvision, frozen': (FrozenBatchNorm2d, False),
+    'a gate': (Gated, False),
+    'statistics of the batch': (OfTheBatch, False),
+    'groups': (partial(nn.GroupNorm, 2), False),
+    'parametrised': (lambda c: parametrize.register_parametrization(nn.BatchNorm2d(c), 'weight', nn.Tanh()), False),
+}
+
+
+@pytest.mark.parametrize('kind', IN_THE_CONVOLUTION)
+def test_norms(kind: str) -> None:
+    make, folded = IN_THE_CONVOLUTION[kind]
+    torch.manual_seed(0)
+    norm: Any = make(4)
+    for name, values in (*norm.named_parameters(), *norm.named_buffers()):
+        if values.is_floating_point():
+            nn.init.uniform_(values, 0.5, 2) if 'var' in name else nn.init.normal_(values)
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), norm, nn.Conv2d(4, 4, 3)).double().eval()
+    x = torch.randn(2, 3, 8, 8, dtype=torch.float64)
+    with torch.no_grad():
+        fused = fuse(net)
+        assert relative(fused(x), net(x)) < 1e-12
+    assert torch.equal(fused.get_submodule('layers.0').weight, net[0].weight) != folded
+
+
+class AlwaysOn(nn.Dropout):
+    def forward(self, input: Tensor) -> Tensor:
+        return 3 * input
+
+
+def test_other_layers_that_only_look_idle() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), AlwaysOn(), nn.BatchNorm2d(4)).eval()
+    x = torch.randn(2, 3, 8, 8)
+    with torch.no_grad():
+        torch.testing.assert_close(fuse(net)(x), net(x))
+
+
+def test_a_net_that_eval_does_not_reach_is_refused() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+    net[1].train = lambda mode: net[1]  # type: ignore[assignment, method-assign]
+    with pytest.raises(ValueError, match="eval.. leaves '1' in training mode"):
+        fuse(net)
+
+
+def overwritten(net: nn.Module, x: Tensor, *watched: nn.Module) -> list[str]:
+    """The layers whose maps, which hooks hold, are others after a forward pass."""
+    kept: list[tuple[str, Tensor, Tensor]] = []
+
+    def keep(layer: nn.Module, inputs: Any, output: Any) -> None:
+        for what in (*inputs, output):
+            if isinstance(what, Tensor):
+                kept.append((type(layer).__name__, what, what.clone()))
+
+    before = x.clone()
+    handles = [layer.register_forward_hook(keep) for layer in watched]
+    with torch.no_grad():
+        outputs = net(x)
+        for handle in handles:
+            handle.remove()
+        torch.testing.assert_close(net(x), outputs, rtol=1e-4, atol=1e-4)
+    assert kept and torch.equal(x, before)
+    return [name for name, now, then in kept if not torch.equal(now, then)]
+
+
+WATCHED = ('resnet18', 'resnet18_simam', 'mobilenetv2_cbam', 'cifar_resnet20_gc', 'cifar_preresnet20_se')
+
+
+@pytest.mark.parametrize('name', WATCHED)
+def test_maps_that_hooks_hold_stay(name: str) -> None:
+    fused: Any = fuse(build(name))
+    x = images(fused)
+    inside = {part for m in fused.modules() if isinstance(m, BatchNormAct2d) for part in m.children()}  # timm's affair
+    watched = [m for m in fused.modules() if m not in inside]
+    assert not overwritten(fused, x, *watched)
+    for layer in [m for m in watched if isinstance(m, nn.Conv2d)][::5]:
+        assert not overwritten(fused, x, layer)
+
+
+@pytest.mark.parametrize('name', [*WATCHED[:4], 'squeezenet1_1_bam'])
+def test_maps_that_others_hand_out_stay(name: str) -> None:
+    """Layer by layer, traced again, and by torchvision's extractor."""
+    fused: Any = fuse(build(name))
+    x = images(fused)
+
+    class Recorder(fx.Interpreter):
+        def run_node(self, n: fx.Node) -> Any:
+            result = super().run_node(n)
+            if isinstance(result, Tensor):
+                kept.append((n.name, result, result.clone()))
+            return result
+
+    for net in (fused.layers, fx.symbolic_trace(fused), fx.symbolic_trace(fused.layers)):
+        kept: list[tuple[str, Tensor, Tensor]] = []
+        with torch.no_grad():
+            torch.testing.assert_close(Recorder(net).run(x), fused(x), rtol=1e-4, atol=1e-4)
+        assert kept and not [node for node, now, then in kept if not torch.equal(now, then)]
+    nodes = [node for node, _ in fused.layers.named_modules() if 'conv' in node]
+    nodes = [node for node in nodes if isinstance(fused.layers.get_submodule(node), nn.Conv2d)]
+    extractor = create_feature_extractor(fused.layers, nodes, suppress_diff_warning=True).eval()
+    with torch.no_grad():
+        maps = extractor(x)
+    for node, expected in extractor(x.clone().requires_grad_()).items():
+        torch.testing.assert_close(maps[node], expected, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    'act', ['ReLU', 'ReLU6', 'LeakyReLU', 'ELU', 'SELU', 'CELU', 'SiLU', 'Mish', 'Hardswish', None]
+)
+def test_activations_in_place(act: str | None) -> None:
+    """They write over their map unless somebody sees it; one layer may be called at several places."""
+    layers = [nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1)]
+    if act is None:
+        net = Net(lambda net, x: F.relu(net.b(F.relu(net.a(x), inplace=True)), inplace=True), *layers)
+    else:
+        net = Net(lambda net, x: net.c(net.b(net.c(net.a(x)))), *layers, getattr(nn, act)(inplace=True))
+    fused: Any = fuse(net.eval())
+    x = torch.randn(2, 3, 8, 8)
+    with torch.no_grad():
+        torch.testing.assert_close(fused(x), net(x), check_stride=False)
+    assert not overwritten(fused, x, *fused.modules())
+    flags = [node.kwargs['inplace'] for node in fused.layers.graph.nodes if 'inplace' in node.kwargs]
+    assert [str(flag) for flag in flags] == ['overwrite'] * 2
+
+
+SCRIPTED = ('resnet18', 'resnet18_simam', 'resnet18_bam', 'squeezenet1_1', 'squeezenet1_1_bam', 'mobilenetv2_se')
+
+
+@pytest.mark.parametrize('name', [*SCRIPTED, 'cifar_densenet100_12'])
+def test_scripted(name: str) -> None:
+    fused = fuse(build(name))
+    x = images(fused)
+    script = torch.jit.script(fused)
+    with torch.no_grad():
+        torch.testing.assert_close(script(x), fused(x), rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize(
     'run',
     [
+        lambda net, x: net.a(x) * ((x.shape[2] + x.shape[3]) + (x.shape[2] + x.shape[3])),  # additions of sizes
         lambda net, x: net.b(net.a(x)).view(x.size(0), -1),
         lambda net, x: (y := net.a(x), net.b(y) + net.c(x))[::-1],  # an activation in place
         lambda net, x: net.a(x) + x.shape[0],
@@ -271,8 +519,9 @@ def test_weights_that_change_later() -> None:
 
 def test_bad_input() -> None:
     fused = fuse(nn.Sequential(nn.Conv2d(3, 4, 3)))
-    with torch.no_grad(), pytest.raises(RuntimeError, match='to have 3 channels'):
-        fused(torch.randn(2, 4, 8, 8))
+    for size in ((2, 4, 8, 8), (3, 8, 8), (3, 8)):
+        with torch.no_grad(), pytest.raises(ValueError, match=r'expected a map of shape \(N, 3, H, W\), but got '):
+            fused(torch.randn(size))
     with pytest.raises(ValueError, match='torch cannot copy it'):
         fuse(nn.Sequential(torch.nn.utils.weight_norm(nn.Conv2d(3, 4, 3))))
     with pytest.raises(ValueError, match='cannot be fused, torch.fx cannot follow it'):

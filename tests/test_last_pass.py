@@ -98,6 +98,23 @@ def test_it_overwrites_only_where_no_gradient_is_wanted() -> None:
         assert ops.last_pass(x, None, [base], math.inf).data_ptr() == x.data_ptr() and not torch.equal(x, before)
 
 
+def test_who_records_operations_sees_the_steps() -> None:
+    """None of which overwrites a map, with ReLU by its name, which engines know."""
+    x, base = torch.randn(2, 2, 3, 5, 5)
+    before = x.clone()
+    for at, activation in enumerate(([], ['relu'], ['clamp'])):
+        for layer in (
+            lambda x, base: ops.last_pass(x, None, [base], CEILINGS[at]),  # noqa: B023
+            lambda x, base: ops.simam_last_pass(x, 0.1, None, [base], CEILINGS[at]),  # noqa: B023
+        ):
+            graph = torch.fx.symbolic_trace(layer)
+            steps = [str(getattr(node.target, '__name__', node.target)) for node in graph.graph.nodes]
+            assert [step for step in steps if step in ('relu', 'clamp')] == activation
+            with torch.no_grad():
+                torch.testing.assert_close(graph(x, base), layer(x.clone(), base))
+            assert torch.equal(x, before)
+
+
 def test_a_larger_term() -> None:
     """x takes the shape of what it is added to, as in any addition."""
     x, base = torch.randn(2, 4, 1, 1), torch.randn(2, 4, 5, 5)

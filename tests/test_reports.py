@@ -206,7 +206,7 @@ def test_the_commands_and_pictures_of_the_readme_are_there() -> None:
     assert {argv[0] for argv in commands} == {'explain', 'profile', 'selectivity', 'cost'}
     for argv in commands:
         args = vars(parser().parse_args(argv))
-        assert timm.is_model(args['name']) and (args.get('against') is None or timm.is_model(args['against']))
+        assert timm.is_model(args['arguments'][0]) and (args.get('against') is None or timm.is_model(args['against']))
     mentioned = re.findall(r'docs/[\w./-]+\.png', section)
     assert len(mentioned) == 6 and all((root / path).is_file() for path in mentioned)
     pictures = list((root / 'docs').rglob('*.png'))
@@ -270,7 +270,12 @@ def failure(capsys: pytest.CaptureFixture[str], argv: str) -> str:
         ),
         ('explain cifar_resnet56_se good.png', 'No pretrained weights exist for cifar_resnet56_se'),
         (f'explain {SIMAM} good.png --against {PLAIN} --class 1', '--layer and --class do not go with it.'),
-        (f'explain {SIMAM} good.png --against-checkpoint x', '--against-checkpoint needs --against'),
+        (f'explain {SIMAM} good.png --against-checkpoint x', 'There is no checkpoint x.'),
+        (f'explain {SIMAM}', 'one or more IMAGE must stand behind the model, but got none.'),
+        (f'profile {SIMAM} one empty', 'one DATA must stand behind the model, but got one empty.'),
+        (f'cost {SIMAM} one', 'Nothing is expected behind the name of the model, but got one.'),
+        (f'explain {SIMAM} good.png --model {PLAIN}', f"Two models are named, '{PLAIN}' by --model and '{SIMAM}' as"),
+        ('predict --checkpoint junk.pth good.png', 'junk.pth is no checkpoint of torch'),
         (f'profile {PLAIN} one', 'cifar_resnet20 has no attention layers.'),
         (f'profile {SIMAM} one --classes clazz', "There is no class 'clazz': choose from class."),
         (f'profile {SIMAM} one --classes class class class class class', 'At most 4 classes have a curve of their own'),

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
+from timm.layers import BatchNormAct2d, Conv2dSame, SyncBatchNormAct
 from timm.models._efficientnet_blocks import DepthwiseSeparableConv, InvertedResidual
 from timm.models.densenet import DenseTransition
 from timm.models.resnet import BasicBlock, Bottleneck
@@ -15,8 +16,20 @@ from torch import Tensor, nn
 from torch.nn.modules import module as nn_module
 
 from timm_attn import ops
-from timm_attn.attention import AttentionLayer
+from timm_attn.attention import AttentionLayer, SimAM
+from timm_attn.attention.layers import BatchNorm
 
+# What follows goes by exact type: a subclass may do otherwise.
+CONVS = (nn.Conv2d, Conv2dSame)
+# Batch norms, and whether they run a child `act`, which convert_sync_batchnorm leaves behind in torch's own, too
+NORMS: Mapping[type[nn.Module], bool] = {
+    nn.BatchNorm2d: False,
+    nn.SyncBatchNorm: False,
+    BatchNorm: False,
+    BatchNormAct2d: True,
+    SyncBatchNormAct: True,
+}
+_MAKERS = frozenset((*CONVS, *NORMS, SimAM))
 # The activations that ops.last_pass knows, and where they clamp
 CEILINGS: Mapping[type[nn.Module], float] = {nn.ReLU: math.inf, nn.ReLU6: 6.0}
 
@@ -41,25 +54,44 @@ def end_in_one_pass(
     """act(layer(x) + shortcut) by the layer's last_pass, which may overwrite the source's map x; None: step by step.
 
     Steps it must be in training, where a gradient is wanted or a graph is built, for a layer that is no attention of
-    ours, and where somebody watches one of the layers.
+    ours, where somebody watches one of the layers, and where the map may be another's than the source's.
     """
     ceiling = None if act is None else CEILINGS.get(type(act))
     if block.training or not isinstance(layer, AttentionLayer) or (act is not None and ceiling is None):
         return None
     if type(x) is not Tensor or not ops.has_last_pass(x):
         return None
-    if has_hooks(source) or has_hooks(layer) or (act is not None and has_hooks(act)):
+    if not makes_its_map(source) or has_hooks(source) or has_hooks(layer) or (act is not None and has_hooks(act)):
         return None
     return layer.last_pass(ops.check_channels(x, layer.channels), [] if shortcut is None else [shortcut], ceiling)
 
 
+def makes_its_map(module: nn.Module) -> bool:
+    """Whether what a module gives is a new map, which it neither took nor keeps."""
+    return type(module) in _MAKERS and all(type(child) is nn.Identity for child in module._modules.values())
+
+
+def is_hooked(module: nn.Module) -> bool:
+    """Whether calling a module does more than its class says."""
+    return bool(module._forward_hooks or module._forward_pre_hooks or 'forward' in module.__dict__)
+
+
+def has_global_hooks() -> bool:
+    """Whether calling any module does more than its class says."""
+    return bool(nn_module._global_forward_hooks or nn_module._global_forward_pre_hooks)
+
+
 def has_hooks(module: nn.Module) -> bool:
     """Whether calling a module, or one inside it, does more than its class says."""
-    if nn_module._global_forward_hooks or nn_module._global_forward_pre_hooks:
+    if has_global_hooks():
         return True
-    if module._forward_hooks or module._forward_pre_hooks or 'forward' in module.__dict__:
-        return True
-    return any(has_hooks(child) for child in module._modules.values() if child is not None)
+    modules: list[nn.Module | None] = [module]
+    for one in modules:  # the list grows; asked at every forward pass, so without calls
+        if one is not None:
+            if one._forward_hooks or one._forward_pre_hooks or 'forward' in one.__dict__:
+                return True
+            modules.extend(one._modules.values())
+    return False
 
 
 class AttnBasicBlock(BasicBlock):

@@ -7,42 +7,47 @@ SimAM, the shortcut's addition and the activation become one layer; convolutions
 import copy
 import operator
 from collections import Counter
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from timm.layers import Conv2dSame, DropBlock2d, DropPath
+import torch.nn.functional as F
+from timm.layers import DropBlock2d, DropPath
 from timm.models import get_notrace_functions, get_notrace_modules
 from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from timm_attn import ops
 from timm_attn.attention import AttentionLayer, SimAM
-from timm_attn.blocks import CEILINGS, has_hooks
-from timm_attn.fused_layers import ChannelsLastMaxPool, FusedAttention, FusedSimAM, PackedConv2d
+from timm_attn.blocks import CEILINGS, CONVS, NORMS, has_global_hooks, has_hooks, is_hooked, makes_its_map
+from timm_attn.fused_layers import (
+    ChannelsLastMaxPool,
+    FusedAddition,
+    FusedAttention,
+    FusedNet,
+    FusedSimAM,
+    PackedConv2d,
+)
 
+# Exact types: a subclass may do otherwise.
 _IDLE = (nn.Identity, nn.Dropout, nn.Dropout2d, DropBlock2d, DropPath)  # in evaluation
-_CONVS = (nn.Conv2d, Conv2dSame)  # other subclasses may do something to their weights
-_MAPS = (operator.add, torch.add, torch.cat, ops.last_pass)  # functions that give a map of their own
-
-
-class FusedNet(nn.Module):
-    """What fuse returns: a graph of layers, and what timm's data tools want to know of the net it was made of."""
-
-    def __init__(self, layers: fx.GraphModule, model: nn.Module) -> None:
-        super().__init__()
-        self.layers = layers
-        for name in ('num_classes', 'pretrained_cfg'):
-            if hasattr(model, name):
-                setattr(self, name, getattr(model, name))
-        self.requires_grad_(False).eval()
-
-    def train(self, mode: bool = True) -> 'FusedNet':
-        if mode:
-            raise RuntimeError('A fused net is for inference, its norms are gone: train the net that it was made of.')
-        return super().train(False)
-
-    def forward(self, x: Tensor) -> Any:
-        return self.layers(x)
+# Activations that may be in place: the function, and the options that it takes
+_ACTIVATIONS: Mapping[type[nn.Module], tuple[Callable[..., Tensor], tuple[str, ...]]] = {
+    nn.CELU: (F.celu, ('alpha',)),
+    nn.ELU: (F.elu, ('alpha',)),
+    nn.Hardsigmoid: (F.hardsigmoid, ()),
+    nn.Hardswish: (F.hardswish, ()),
+    nn.Hardtanh: (F.hardtanh, ('min_val', 'max_val')),
+    nn.LeakyReLU: (F.leaky_relu, ('negative_slope',)),
+    nn.Mish: (F.mish, ()),
+    nn.ReLU: (F.relu, ()),
+    nn.ReLU6: (F.relu6, ()),
+    nn.SELU: (F.selu, ()),
+    nn.SiLU: (F.silu, ()),
+}
+_ENDS = (FusedAttention, FusedSimAM, FusedAddition)  # they may overwrite their map
+_OURS = (*_ENDS, ChannelsLastMaxPool, PackedConv2d)
+_ADDITIONS = (operator.add, torch.add)
 
 
 @torch.inference_mode(False)  # weights made in it would not say when they change
@@ -50,31 +55,41 @@ def fuse(model: nn.Module) -> nn.Module:
     """A copy of a net for inference with the same outputs: norms inside convolutions, a block's end in one pass.
 
     Takes any net that torch.fx can follow, with or without attention, in its dtype and on its device. The copy can be
-    exported, scripted and compiled, but not trained. Layers with hooks stay as they are.
+    exported, scripted and compiled, but not trained. Layers with hooks stay as they are, and so do norms and
+    convolutions of other classes.
 
     Raises:
-        ValueError: torch.fx cannot follow the net, or it cannot be copied.
+        ValueError: torch.fx cannot follow the net, it cannot be copied, or it has hooks or a forward of its own.
     """
     if isinstance(model, torch.jit.ScriptModule) or hasattr(model, '_orig_mod'):
         raise ValueError(f'{type(model).__name__}: a scripted or compiled net cannot be fused; fuse the net itself.')
+    if is_hooked(model) or has_global_hooks():
+        raise ValueError(
+            f'{type(model).__name__} cannot be fused: the net itself or all modules have forward hooks, or it has a '
+            'forward set on it, which a fused net would lose; remove them before, and set them on the fused net.'
+        )
     try:
         net: Any = copy.deepcopy(model).eval()
     except RuntimeError as error:
         raise ValueError(f'{type(model).__name__} cannot be fused, torch cannot copy it: {error}') from error
+    training = [name for name, module in net.named_modules() if module.training]
+    if training:
+        raise ValueError(f'{type(model).__name__} cannot be fused: eval() leaves {training[0]!r} in training mode.')
     if getattr(net, 'grad_checkpointing', False):
         net.set_grad_checkpointing(False)
     try:
         graph = _Tracer(autowrap_functions=tuple(get_notrace_functions())).trace(net)
-    except (fx.proxy.TraceError, TypeError, RuntimeError) as error:
+    except (fx.proxy.TraceError, TypeError, RuntimeError, NameError) as error:
         raise ValueError(f'{type(model).__name__} cannot be fused, torch.fx cannot follow it: {error}') from error
+    if not any(node.all_input_nodes for node in graph.nodes if node.op == 'output'):
+        raise ValueError(f'{type(model).__name__} cannot be fused: its outputs come from hooks, not from its layers.')
     return FusedNet(_Rewriter(fx.GraphModule(net, graph, type(model).__name__)).rewritten(), model)
 
 
 class _Tracer(fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        fused = (FusedAttention, FusedSimAM, ChannelsLastMaxPool, PackedConv2d)
-        ours = (AttentionLayer, _BatchNorm, *fused, *get_notrace_modules())
-        return isinstance(m, ours) or super().is_leaf_module(m, module_qualified_name)
+        whole = (AttentionLayer, _BatchNorm, *_OURS, *get_notrace_modules())
+        return isinstance(m, whole) or is_hooked(m) or super().is_leaf_module(m, module_qualified_name)
 
 
 class _Rewriter:
@@ -89,30 +104,34 @@ class _Rewriter:
         for rewrite in (*rewrites, self.choose_layout, self.allow_layouts):
             for node in list(self.net.graph.nodes):
                 rewrite(node)
+        self.allow_overwriting()
         self.net.delete_all_unused_submodules()
         self.net.recompile()
         return self.net
 
     def drop_idle(self, node: fx.Node) -> None:
-        if isinstance(self.layer(node), _IDLE):
+        if type(self.layer(node)) in _IDLE:
             self.replace(node, node.args[0])
 
     def fold_norm(self, node: fx.Node) -> None:
         """convolution, norm -> convolution; SimAM, norm -> FusedSimAM."""
         norm = self.layer(node)
-        if not isinstance(norm, _BatchNorm) or norm.running_var is None or not self.is_ours(node.args[0]):
+        if type(norm) not in NORMS or norm.running_var is None or not self.is_ours(node.args[0]):
+            return
+        act = getattr(norm, 'act', nn.Identity()) if NORMS[type(norm)] else nn.Identity()
+        drop = getattr(norm, 'drop', nn.Identity()) if NORMS[type(norm)] else nn.Identity()
+        if type(drop) not in _IDLE:
             return
         source: Any = node.args[0]
         layer, (factor, shift) = self.layer(source), _affine(norm)
-        if type(layer) in _CONVS:
+        if type(layer) in CONVS:
             _fold(layer, factor, shift)
         elif type(layer) is SimAM and self.is_ours(source.args[0]):
             dtype = norm.running_var.dtype
             self.put(source, FusedSimAM(layer.e_lambda, factor.to(dtype), shift.to(dtype)))
         else:
             return
-        act = getattr(norm, 'act', nn.Identity())  # timm's norms may have one
-        if isinstance(act, _IDLE):
+        if type(act) in _IDLE:
             self.replace(node, source)
         else:
             self.put(node, act)
@@ -135,19 +154,20 @@ class _Rewriter:
         layer.ceiling = self.absorbed_ceiling(node)
 
     def join_addition(self, node: fx.Node) -> None:
-        """addition (, activation) -> last_pass."""
+        """addition (, activation) -> FusedAddition."""
         for x in node.args[:2]:
             other = self.other_term(node, x)
             if other is not None and self.is_ours(x):
-                with self.net.graph.inserting_before(node):
-                    joined = self.net.graph.call_function(ops.last_pass, (x, None, [other], None))
-                self.replace(node, joined)
-                joined.update_arg(3, self.absorbed_ceiling(joined))
+                node.op, node.args, layer = 'call_module', (x, other), FusedAddition()
+                node.target = self.add(node.name, layer)
+                layer.ceiling = self.absorbed_ceiling(node)
                 return
 
     def choose_layout(self, node: fx.Node) -> None:
         """Convolutions and max-pools in the layouts that the CPU is fast in."""
         layer = self.layer(node)
+        if type(layer) in CONVS:
+            self.check_input(node, layer.in_channels)
         if type(layer) is nn.Conv2d and layer.padding_mode == 'zeros' and not isinstance(layer.padding, str):
             self.put(node, PackedConv2d(layer))
         elif type(layer) is nn.MaxPool2d and not layer.return_indices:
@@ -158,17 +178,49 @@ class _Rewriter:
         if node.op == 'call_method' and node.target == 'view' and not isinstance(node.args[1], torch.dtype):
             node.target = 'reshape'
 
+    def check_input(self, node: fx.Node, channels: int) -> None:
+        """A convolution also takes an image without a batch, of which the layers behind it make nonsense."""
+        x = node.args[0] if node.args else None
+        if isinstance(x, fx.Node) and x.op == 'placeholder':
+            with self.net.graph.inserting_before(node):
+                checked = self.net.graph.call_function(ops.check_channels, (x, channels))
+            node.update_arg(0, checked)
+
+    def allow_overwriting(self) -> None:
+        """Lets the caller of the graph say whether its layers may overwrite maps that nothing else in it sees."""
+        inputs = [node for node in self.net.graph.nodes if node.op == 'placeholder']
+        with self.net.graph.inserting_after(inputs[-1]):
+            overwrite = self.net.graph.placeholder('overwrite', bool, False)
+        for node in [node for node in self.net.graph.nodes if node.args and self.is_ours(node.args[0])]:
+            layer = self.layer(node)
+            if type(layer) in _ACTIVATIONS and layer.inplace:
+                function, options = _ACTIVATIONS[type(layer)]
+                node.op, node.target = 'call_function', function
+                node.kwargs = {**{option: getattr(layer, option) for option in options}, 'inplace': True}
+            if type(layer) in _ENDS:
+                node.update_kwarg('overwrite', overwrite)
+            elif 'inplace' in node.kwargs and any(node.target is function for function, _ in _ACTIVATIONS.values()):
+                node.update_kwarg('inplace', overwrite)
+
     def layer(self, node: Any) -> Any:
         """The layer without hooks that a node calls, if no other node calls it too, or that does not matter."""
         if not isinstance(node, fx.Node) or node.op != 'call_module':
             return None
         layer = self.net.get_submodule(str(node.target))
-        alone = self.calls[node.target] == 1 or type(layer) in CEILINGS
+        alone = self.calls[node.target] == 1 or type(layer) in _ACTIVATIONS
         return layer if alone and not has_hooks(layer) else None
 
     def put(self, node: fx.Node, layer: Any) -> Any:
         self.net.set_submodule(str(node.target), layer)
         return layer
+
+    def add(self, name: str, layer: nn.Module) -> str:
+        """Gives the net a layer, by a name that is free."""
+        while hasattr(self.net, name):
+            name += '_'
+        self.net.add_module(name, layer)
+        self.calls[name] = 1
+        return name
 
     def replace(self, node: fx.Node, by: Any) -> None:
         node.replace_all_uses_with(by)
@@ -181,20 +233,25 @@ class _Rewriter:
         """Whether nothing but its one user sees the map of a node, which is no view of another."""
         if not isinstance(node, fx.Node) or self.only_user(node) is None:
             return False
-        if getattr(self.layer(node), 'inplace', False):  # it gives its input
+        layer = self.layer(node)
+        if type(layer) in _ACTIVATIONS and layer.inplace:  # it gives its input
             return self.is_ours(node.args[0])
-        makers = (*_CONVS, *CEILINGS, nn.MaxPool2d, nn.AvgPool2d, SimAM, FusedAttention, FusedSimAM, PackedConv2d)
-        return node.target in _MAPS or type(self.layer(node)) in makers
+        makers = (*_ACTIVATIONS, *_OURS, nn.MaxPool2d, nn.AvgPool2d)
+        return self.is_new_map(node) or type(layer) in makers or (layer is not None and makes_its_map(layer))
+
+    def is_new_map(self, node: fx.Node) -> bool:
+        """Whether a function makes a map; additions may also be of sizes."""
+        return node.target is torch.cat or (node.target in _ADDITIONS and any(map(self.is_map, node.args)))
+
+    def is_map(self, node: Any) -> bool:
+        return isinstance(node, fx.Node) and (node.op in ('call_module', 'placeholder') or self.is_new_map(node))
 
     def other_term(self, addition: fx.Node | None, term: Any) -> fx.Node | None:
         """What an addition of two maps adds to one of them."""
-        if addition is None or addition.target not in (operator.add, torch.add) or len(addition.args) != 2:
+        if addition is None or addition.target not in _ADDITIONS or len(addition.args) != 2 or addition.kwargs:
             return None
-        others = [arg for arg in addition.args if arg is not term]
-        if len(others) != 1 or addition.kwargs or not isinstance(others[0], fx.Node):
-            return None
-        is_map = others[0].op in ('call_module', 'placeholder') or others[0].target in _MAPS
-        return others[0] if is_map else None
+        others: Any = [arg for arg in addition.args if arg is not term]
+        return others[0] if len(others) == 1 and self.is_map(others[0]) else None
 
     def absorbed_ceiling(self, node: fx.Node) -> float | None:
         """The ceiling of the activation behind a node, which is removed; None without one."""
@@ -209,10 +266,10 @@ def _affine(norm: Any) -> tuple[Tensor, Tensor]:
     """The factor and the term of a norm in evaluation, a channel, in float64 where the device has it."""
     exact = torch.float32 if norm.running_var.device.type == 'mps' else torch.float64
     factor = (norm.running_var.to(exact) + norm.eps).rsqrt()
-    if norm.affine:
+    if norm.weight is not None:
         factor = factor * norm.weight.detach()
     shift = -norm.running_mean * factor
-    return factor, shift + norm.bias.detach() if norm.affine else shift
+    return factor, shift if norm.bias is None else shift + norm.bias.detach()
 
 
 def _fold(conv: Any, factor: Tensor, shift: Tensor) -> None:

@@ -1,4 +1,8 @@
-"""The layers of a fused net."""
+"""A fused net and its layers.
+
+Those that may end in place are told at each call whether they may overwrite their map: FusedNet says so where nobody
+watches. Whoever calls them otherwise, or records them, gets a new map. (`overwrite is True`: what records is not True.)
+"""
 
 from functools import cache
 from typing import Any
@@ -8,22 +12,53 @@ from torch import Tensor, nn
 
 from timm_attn import ops
 from timm_attn.attention import AttentionLayer
+from timm_attn.blocks import has_hooks
 from timm_attn.ops.eager import is_watched
 
 
+class FusedNet(nn.Module):
+    """What fuse returns: a graph of layers, and what timm's data tools want to know of the net it was made of."""
+
+    def __init__(self, layers: nn.Module, model: nn.Module) -> None:
+        super().__init__()
+        self.layers = layers
+        for name in ('num_classes', 'pretrained_cfg'):
+            if hasattr(model, name):
+                setattr(self, name, getattr(model, name))
+        self.requires_grad_(False).eval()
+
+    def train(self, mode: bool = True) -> 'FusedNet':
+        if mode:
+            raise RuntimeError('A fused net is for inference, its norms are gone: train the net that it was made of.')
+        return super().train(False)
+
+    def forward(self, x: Tensor) -> Any:
+        if torch.jit.is_scripting():
+            return self.layers(x)
+        return self.layers(x, overwrite=self._may_overwrite(x))
+
+    @torch.jit.unused
+    def _may_overwrite(self, x: Tensor) -> bool:
+        """Whether nobody sees the maps between the layers: neither what records operations, nor a hook."""
+        return type(x) is Tensor and ops.is_eager() and not has_hooks(self.layers)
+
+
 class FusedAttention(nn.Module):
-    """An attention layer and the rest of its block: clamp(layer(x) + base), which may overwrite x."""
+    """An attention layer and the rest of its block: clamp(layer(x) + base)."""
 
     def __init__(self, layer: AttentionLayer) -> None:
         super().__init__()
         self.layer = layer
         self.ceiling: float | None = None
 
-    def forward(self, x: Tensor, base: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, base: Tensor | None = None, overwrite: bool = False) -> Tensor:
         terms: list[Tensor] = []
         if base is not None:
             terms.append(base)
-        return self.layer.last_pass(x, terms, self.ceiling)
+        if not torch.jit.is_scripting():
+            if overwrite is True:
+                return self.layer.last_pass(ops.check_channels(x, self.layer.channels), terms, self.ceiling)
+        return ops.last_steps(self.layer(x), None, terms, self.ceiling)
 
     def extra_repr(self) -> str:
         return f'ceiling={self.ceiling}'
@@ -38,18 +73,40 @@ class FusedSimAM(nn.Module):
     def __init__(self, e_lambda: float, factor: Tensor, shift: Tensor) -> None:
         super().__init__()
         self.e_lambda = e_lambda
+        self.channels = len(factor)
         self.register_buffer('factor', factor[None, :, None, None])
         self.register_buffer('shift', shift[None, :, None, None])
         self.ceiling: float | None = None
 
-    def forward(self, x: Tensor, base: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, base: Tensor | None = None, overwrite: bool = False) -> Tensor:
+        x = ops.check_channels(x, self.channels)
         terms = [self.shift]
         if base is not None:
             terms.append(base)
-        return ops.simam_last_pass(x, self.e_lambda, self.factor, terms, self.ceiling)
+        if not torch.jit.is_scripting():
+            if overwrite is True:
+                return ops.simam_last_pass(x, self.e_lambda, self.factor, terms, self.ceiling)
+        return ops.simam_last_steps(x, self.e_lambda, self.factor, terms, self.ceiling)
 
     def extra_repr(self) -> str:
         return f'e_lambda={self.e_lambda:g}, ceiling={self.ceiling}'
+
+
+class FusedAddition(nn.Module):
+    """The end of a block without attention: clamp(x + base)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ceiling: float | None = None
+
+    def forward(self, x: Tensor, base: Tensor, overwrite: bool = False) -> Tensor:
+        if not torch.jit.is_scripting():
+            if overwrite is True and x.dtype == base.dtype:
+                return ops.last_pass(x, None, [base], self.ceiling)
+        return ops.last_steps(x + base, None, [], self.ceiling)
+
+    def extra_repr(self) -> str:
+        return f'ceiling={self.ceiling}'
 
 
 class ChannelsLastMaxPool(nn.Module):
@@ -60,14 +117,15 @@ class ChannelsLastMaxPool(nn.Module):
         self.pool = pool
 
     def forward(self, x: Tensor) -> Tensor:
-        if not torch.jit.is_scripting() and x.device.type == 'cpu' and ops.has_last_pass(x) and x.is_contiguous():
-            y: Tensor = self.pool(x.contiguous(memory_format=torch.channels_last))
-            return y.contiguous()
+        if not torch.jit.is_scripting():
+            if type(x) is Tensor and x.device.type == 'cpu' and ops.has_last_pass(x) and x.is_contiguous():
+                y: Tensor = self.pool(x.contiguous(memory_format=torch.channels_last))
+                return y.contiguous()
         pooled: Tensor = self.pool(x)
         return pooled
 
 
-class PackedConv2d(nn.Module):
+class PackedConv2d(nn.Conv2d):
     """A convolution whose weight, on the CPU, is laid out for oneDNN once and not at every call.
 
     The second copy of the weight is made when the weight changes (but through `.data`, which tells nobody) or the size
@@ -76,35 +134,37 @@ class PackedConv2d(nn.Module):
     """
 
     def __init__(self, conv: nn.Conv2d) -> None:
-        super().__init__()
-        self.conv = conv
+        geometry = (conv.kernel_size, conv.stride, conv.padding, conv.dilation, conv.groups)
+        arguments: Any = (conv.in_channels, conv.out_channels, *geometry, False, 'zeros', 'meta')
+        super().__init__(*arguments)
+        self.weight, self.bias = conv.weight, conv.bias
         self._packed: Any = None  # (what it was made of, the weight, its storage, whose address is not used again then)
 
-    def forward(self, x: Tensor) -> Tensor:
-        if not torch.jit.is_scripting() and self._can_pack(x):
-            return self._forward_packed(x)
-        y: Tensor = self.conv(x)
-        return y
+    def forward(self, input: Tensor) -> Tensor:
+        if not torch.jit.is_scripting():
+            weight = self.weight
+            if self._can_pack(input, weight):
+                return self._forward_packed(input, weight)
+        return self._conv_forward(input, self.weight, self.bias)
 
     @torch.jit.unused
-    def _can_pack(self, x: Tensor) -> bool:
+    def _can_pack(self, x: Tensor, weight: Tensor) -> bool:
         if type(x) is not Tensor or x.device.type != 'cpu' or not ops.has_last_pass(x) or is_watched(x):
             return False
-        if x.shape[1] != self.conv.in_channels or self.conv.weight.is_inference():  # torch's error; changes unseen
+        if x.shape[1] != self.in_channels or weight.is_inference():  # torch's error; changes unseen
             return False
-        floats = x.dtype == self.conv.weight.dtype == torch.float32 and not torch.is_autocast_enabled('cpu')
+        floats = x.dtype == weight.dtype == torch.float32 and not torch.is_autocast_enabled('cpu')
         return floats and bool(torch.backends.mkldnn.enabled) and _has_onednn()
 
     @torch.jit.unused
-    def _forward_packed(self, x: Tensor) -> Tensor:
-        conv: Any = self.conv
-        geometry = (conv.padding, conv.stride, conv.dilation, conv.groups)
-        now = (x.shape, conv.weight.data_ptr(), conv.weight._version)
+    def _forward_packed(self, x: Tensor, weight: Tensor) -> Tensor:
+        geometry: Any = (self.padding, self.stride, self.dilation, self.groups)
+        now = (x.shape, weight.data_ptr(), weight._version)
         made_of, packed, _ = self._packed or (None, None, None)
         if made_of != now:
-            packed = torch.ops.mkldnn._reorder_convolution_weight(conv.weight, *geometry, list(x.shape))
-            self._packed = (now, packed, conv.weight.detach())
-        y: Tensor = torch.ops.mkldnn._convolution_pointwise(x, packed, conv.bias, *geometry, 'none', [], '')
+            packed = torch.ops.mkldnn._reorder_convolution_weight(weight, *geometry, list(x.shape))
+            self._packed = (now, packed, weight.detach())
+        y: Tensor = torch.ops.mkldnn._convolution_pointwise(x, packed, self.bias, *geometry, 'none', [], '')
         return y
 
     def __getstate__(self) -> dict[str, Any]:

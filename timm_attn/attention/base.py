@@ -47,7 +47,7 @@ class AttentionLayer(nn.Module):
 
 
 def _last_pass_of_forward(self: AttentionLayer, x: Tensor, terms: list[Tensor], ceiling: float | None) -> Tensor:
-    return ops.last_pass(self.forward(x), None, terms, ceiling)
+    return ops.last_steps(self.forward(x), None, terms, ceiling)  # its map may be one that it keeps
 
 
 def positive_integer(name: str, value: int) -> int:

@@ -1,10 +1,11 @@
 """The end of a block in one pass over its map: attention's factor, what is added, the activation. For inference."""
 
+import math
 from importlib import import_module
 
 import torch
 from torch import Tensor
-from torch.overrides import handle_torch_function, has_torch_function
+from torch.overrides import has_torch_function
 
 from timm_attn.ops.eager import is_inference, may_overwrite
 from timm_attn.ops.layout import rows_of
@@ -14,24 +15,35 @@ from timm_attn.ops.triton import runs_on_triton
 def last_pass(x: Tensor, factor: Tensor | None, terms: list[Tensor], ceiling: float | None) -> Tensor:
     """x * factor + terms, clamped to [0, ceiling] where there is one (inf is ReLU, 6 ReLU6), in the dtype of x.
 
-    It may overwrite x, (N, C, H, W), to which the factor and the terms broadcast. Without gradients.
+    It may overwrite x, (N, C, H, W), to which the factor and the terms broadcast. Without gradients. Who records
+    operations, such as torch.fx, sees those of last_steps: it may hand out the map x.
     """
     if torch.jit.is_scripting():
-        return _by_definition(x, factor, terms, ceiling)
-    if has_torch_function((x, *terms)):
-        return handle_torch_function(last_pass, (x, *terms), x, factor, terms, ceiling)
+        return last_steps(x, factor, terms, ceiling)
     return _by_path(x, factor, terms, ceiling)
+
+
+def last_steps(x: Tensor, factor: Tensor | None, terms: list[Tensor], ceiling: float | None) -> Tensor:
+    """The definition of last_pass, step by step: x stays as it is."""
+    y = x if factor is None else x * factor
+    for term in terms:
+        y = y + term
+    if ceiling is not None:
+        y = y.relu() if ceiling == math.inf else y.clamp(0.0, ceiling)
+    return y.type_as(x)
 
 
 @torch.jit.unused
 def _by_path(x: Tensor, factor: Tensor | None, terms: list[Tensor], ceiling: float | None) -> Tensor:
+    if has_torch_function((x, *terms)):
+        return last_steps(x, factor, terms, ceiling)
     fitting = all(fits(term, x) for term in terms)
     if fitting and _has_kernel(x, factor, terms):
         kernels = import_module('timm_attn.ops.triton.last_pass')  # where Triton is missing nothing needs it
         return kernels.last_pass(x, factor, terms, ceiling)
     if fitting and may_overwrite(x):
         return _in_place(x, factor, terms, ceiling)
-    return _by_definition(x, factor, terms, ceiling)
+    return last_steps(x, factor, terms, ceiling)
 
 
 def has_last_pass(x: Tensor) -> bool:
@@ -49,15 +61,6 @@ def _has_kernel(x: Tensor, factor: Tensor | None, terms: list[Tensor]) -> bool:
 def fits(term: Tensor, x: Tensor) -> bool:
     """Whether x keeps its shape when the term is added."""
     return term.shape == x.shape or torch.broadcast_shapes(term.shape, x.shape) == x.shape
-
-
-def _by_definition(x: Tensor, factor: Tensor | None, terms: list[Tensor], ceiling: float | None) -> Tensor:
-    y = x if factor is None else x * factor
-    for term in terms:
-        y = y + term
-    if ceiling is not None:
-        y = y.clamp(0.0, ceiling)
-    return y.type_as(x)
 
 
 def _in_place(x: Tensor, factor: Tensor | None, terms: list[Tensor], ceiling: float | None) -> Tensor:

@@ -7,10 +7,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.overrides import handle_torch_function, has_torch_function, has_torch_function_unary
+from torch.overrides import has_torch_function, has_torch_function_unary
 
 from timm_attn.ops.eager import is_eager, is_inference, is_watched, may_overwrite
-from timm_attn.ops.last_pass import fits, last_pass
+from timm_attn.ops.last_pass import fits, last_pass, last_steps
 from timm_attn.ops.layout import memory_format_of, rows_of
 from timm_attn.ops.simam_blocks import simam_over
 from timm_attn.ops.statistics import channel_moments, widen
@@ -96,28 +96,29 @@ def simam_last_pass(
 ) -> Tensor:
     """last_pass with SimAM's weights as the factor, and one more a channel, (1, C, 1, 1), such as that of a norm."""
     if torch.jit.is_scripting():
-        return _refine(x, e_lambda, factor, terms, ceiling)
-    if has_torch_function((x, *terms)):
-        return handle_torch_function(simam_last_pass, (x, *terms), x, e_lambda, factor, terms, ceiling)
+        return simam_last_steps(x, e_lambda, factor, terms, ceiling)
     return _refine_by_path(x, e_lambda, factor, terms, ceiling)
 
 
-def _refine(x: Tensor, e_lambda: float, factor: Tensor | None, terms: list[Tensor], ceiling: float | None) -> Tensor:
+def simam_last_steps(
+    x: Tensor, e_lambda: float, factor: Tensor | None, terms: list[Tensor], ceiling: float | None
+) -> Tensor:
+    """The definition of simam_last_pass, step by step: x stays as it is."""
     weights = simam_weights(x, e_lambda)
-    return last_pass(x, weights if factor is None else weights * factor, terms, ceiling)
+    return last_steps(x, weights if factor is None else weights * factor, terms, ceiling)
 
 
 @torch.jit.unused
 def _refine_by_path(
     x: Tensor, e_lambda: float, factor: Tensor | None, terms: list[Tensor], ceiling: float | None
 ) -> Tensor:
-    path = simam_path(x)
+    path = 'reference' if has_torch_function((x, *terms)) else simam_path(x)
     if path != 'reference' and is_inference(x) and all(fits(term, x) for term in terms):
         if path == 'triton':
             return import_module(_FUSED[path]).simam_forward(x, e_lambda, factor, terms, ceiling)[0]
         if may_overwrite(x):
             return last_pass(simam_over(x, e_lambda), factor, terms, ceiling)
-    return _refine(x, e_lambda, factor, terms, ceiling)
+    return simam_last_steps(x, e_lambda, factor, terms, ceiling)
 
 
 @torch.jit.unused
