@@ -21,6 +21,7 @@ from timm_attn.training.confusion_picture import confusion_picture
 from timm_attn.training.engine import Engine, NonFiniteLossError
 from timm_attn.training.evaluate import confusion, evaluate
 from timm_attn.training.fingerprint import fingerprints
+from timm_attn.training.idle_keys import refuse_idle
 from timm_attn.training.interrupt import noticing_ctrl_c
 from timm_attn.training.loaders import Loader, eval_loader, train_loader
 from timm_attn.training.lock import held
@@ -63,6 +64,7 @@ def train(
             interrupted, and last.pth.tar is kept.
     """
     import_modules(recipe)
+    refuse_idle(recipe, data_dir)
     with joined(recipe.device) as processes, held(output, processes):
         last = output / LAST
         if last.exists() and not resume:
