@@ -23,7 +23,7 @@ class FolderInUseError(RuntimeError):
 
 @contextmanager
 def held(folder: Path, processes: Processes) -> Iterator[None]:
-    """A block in which no other training works in a folder; one that is made goes if nothing comes into it.
+    """A block in which no other training works in a folder; it is left as it was if nothing comes into it.
 
     The first process holds it for all of a training, and every process must call this. The kernel frees it when the
     holder dies. Where the file system has no locks, a file stands for one, and may outlive a holder on another machine.
@@ -33,7 +33,8 @@ def held(folder: Path, processes: Processes) -> Iterator[None]:
         OSError: the folder cannot be made.
         RuntimeError: it cannot be written to.
     """
-    lock, failure, made = None, None, not folder.exists()
+    lock, failure = None, None
+    made = [place for place in (folder, *folder.parents) if not place.exists()]
     if processes.primary:
         try:
             lock = _acquired(folder)
@@ -88,12 +89,13 @@ def _holder(folder: Path) -> str:
     return 'another process'  # which has just begun, or is about to end
 
 
-def _release(folder: Path, lock: BaseFileLock, made: bool) -> None:
+def _release(folder: Path, lock: BaseFileLock, made: list[Path]) -> None:
     (folder / HOLDER).unlink(missing_ok=True)
-    unused = made and folder.is_dir() and {path.name for path in folder.iterdir()} <= {LOCK, SOFT_LOCK}
+    unused = folder.is_dir() and {path.name for path in folder.iterdir()} <= {LOCK, SOFT_LOCK}
     if unused:
         (folder / LOCK).unlink(missing_ok=True)  # by the holder alone; filelock sees that what it opened is gone
     lock.release()
     if unused:
-        with suppress(OSError):  # another process has just come
-            folder.rmdir()
+        with suppress(OSError):  # there is something else in it
+            for place in made:
+                place.rmdir()
