@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -18,7 +19,8 @@ import pytest
 from images import MODEL, short
 from test_data import ROOT
 
-from timm_attn.training import lock
+from timm_attn.training import lock, runner
+from timm_attn.training.engine import Engine
 from timm_attn.training.lock import FolderInUseError, held
 from timm_attn.training.processes import ALONE
 from timm_attn.training.runner import train
@@ -179,3 +181,23 @@ def test_a_folder_is_left_as_it_was_found(exists: bool, tmp_path: Path) -> None:
     with held(output, ALONE):
         (output / 'x').touch()
     assert (output / 'x').exists()
+
+
+def test_nothing_is_restored_without_being_asked(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even a checkpoint that somebody else puts there meanwhile."""
+    recipe = short(epochs=1, batch_size=10)
+    train(recipe, MODEL, small, tmp_path / 'first')
+    prepare, epoch, trained = runner._prepare, Engine.epoch, []
+
+    def prepared(*args: Any) -> Any:
+        shutil.copy(tmp_path / 'first' / 'last.pth.tar', tmp_path / 'second')
+        return prepare(*args)
+
+    def counted(self: Any, number: int) -> Any:
+        trained.append(number)
+        return epoch(self, number)
+
+    monkeypatch.setattr(runner, '_prepare', prepared)
+    monkeypatch.setattr(Engine, 'epoch', counted)
+    train(recipe, MODEL, small, tmp_path / 'second')
+    assert trained == [0]

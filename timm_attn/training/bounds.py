@@ -28,8 +28,8 @@ class Bounds:
 
     def __str__(self) -> str:
         low = f'{"above" if self.above else "at least"} {self.low}' if self.low > -_MOST else ''
-        high = f'{"below" if self.below else "at most"} {self.high}' if self.high < _MOST else ''
-        return ' and '.join(filter(None, (low, high))) or 'finite'
+        high = f'{"below" if self.below else "at most"} {self.high}' if self.high < _MOST else 'finite'
+        return f'{low} and {high}' if low else high
 
 
 # Values of keys whose type alone does not say what is valid.
