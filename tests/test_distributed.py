@@ -2,6 +2,7 @@
 
 import csv
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from images import CONFIG, group_norm_net, short, write_folders
 from test_data import ROOT
 from torch.utils.data import DistributedSampler
@@ -17,6 +19,8 @@ from timm_attn.data.fashion_mnist import FashionMNIST
 from timm_attn.training.data import Part
 from timm_attn.training.engine import Engine
 from timm_attn.training.loaders import eval_loader
+from timm_attn.training.lock import HOLDER, LOCK, held
+from timm_attn.training.processes import ALONE
 from timm_attn.training.validate import validate
 
 
@@ -24,8 +28,8 @@ def images() -> Part:
     return Part(FashionMNIST('train'), range(100))
 
 
-def torchrun(*command: object) -> str:
-    """Runs a command in two processes on this machine and returns what they print."""
+def torchrun(*command: object, fails: bool = False) -> str:
+    """Runs a command in two processes on this machine and returns what they print; their errors where it must fail."""
     paths = os.pathsep.join([str(ROOT), str(ROOT / 'tests'), os.environ.get('PYTHONPATH', '')])
     launcher = [sys.executable, '-m', 'torch.distributed.run', '--nproc-per-node', '2']
     free_port = ['--rdzv-backend', 'c10d', '--rdzv-endpoint', '127.0.0.1:0', '--local-addr', '127.0.0.1']
@@ -34,8 +38,8 @@ def torchrun(*command: object) -> str:
         cwd=ROOT, env={**os.environ, 'PYTHONPATH': paths, 'OMP_NUM_THREADS': '1'},
         capture_output=True, text=True, timeout=300,
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
+    assert (done.returncode != 0) == fails, done.stderr[-3000:]
+    return done.stderr if fails else done.stdout
 
 
 @pytest.fixture(scope='module')
@@ -87,3 +91,20 @@ def test_validate_in_two_processes(ended: Path, folders: Path) -> None:
     (line,) = out.splitlines()  # the first process alone prints
     top1 = validate('cifar_resnet20_bam', folders, weights=weights)['top1']
     assert f'top1 {top1:.6g},' in line and 'images 99' in line
+
+
+def test_a_folder_in_use_ends_all_processes(folders: Path, tmp_path: Path) -> None:
+    """The first alone knows, the others must not wait for it; once it is free they go on, and lock it together."""
+    (tmp_path / 'r.yaml').write_text(yaml.safe_dump({**vars(short(batch_size=10, epochs=1)), 'workers': 0}))
+    command = ['-m', 'timm_attn.cli', 'train', '--config', tmp_path / 'r.yaml', '--model', 'cifar_resnet20_bam']
+    command += ['--data-dir', folders, '--output', tmp_path / 'out']
+    with held(tmp_path / 'out', ALONE):
+        said = torchrun(*command, fails=True)
+        refusal = f'timm-attn: {tmp_path / "out"} is in use by process {os.getpid()} on {socket.gethostname()}: '
+        assert refusal in said
+        assert {path.name for path in (tmp_path / 'out').iterdir()} == {LOCK, HOLDER}
+    torchrun(*command)
+    assert (tmp_path / 'out' / 'last.safetensors').exists() and not (tmp_path / 'out' / HOLDER).exists()
+    said = torchrun(*command, fails=True)
+    assert 'already has a run: go on with --resume' in said
+    torchrun(*command, '--resume')

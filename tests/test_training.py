@@ -45,7 +45,8 @@ def test_training_learns_and_repeats(folders: Path, finished: Path, tmp_path: Pa
     assert [row['epoch'] for row in table] == ['1', '2']
     assert float(table[1]['loss']) < float(table[0]['loss']) and float(table[1]['train_top1']) > 10
     assert float(table[0]['lr']) == 0.05 and float(table[1]['lr']) == pytest.approx(0.025)
-    assert {p.name for p in finished.iterdir()} == {'last.pth.tar', 'last.safetensors', 'recipe.yaml', 'summary.csv'}
+    files = {'last.pth.tar', 'last.safetensors', 'recipe.yaml', 'summary.csv'}
+    assert {p.name for p in finished.iterdir()} == files | {'.lock'}
     train(short(), MODEL, folders, tmp_path / 'again')
     assert same(finished, tmp_path / 'again')
     train(short(seed=4), MODEL, folders, tmp_path / 'other')

@@ -5,6 +5,7 @@ loses it, and it has no room for random states. The keys here are timm's, so tha
 loader read these files.
 """
 
+import copy
 import io
 import random
 import reprlib
@@ -14,9 +15,11 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from timm_attn.files import write_whole
-from timm_attn.training.engine import Engine
+from timm_attn.training.engine import Engine, make_optimizer
+from timm_attn.training.fingerprint import IMAGES, difference
 from timm_attn.weights.trained import read_training_file
 
 
@@ -57,29 +60,94 @@ def state_of(
 
 
 def restore(engine: Engine, state: Mapping[str, Any], model_name: str, options: Mapping[str, Any], path: Path) -> None:
-    """Puts an engine into a state.
+    """Puts an engine into a state; every process must call this.
 
     Raises:
-        ValueError: it is another model's, another recipe's, or of another number of processes.
+        ValueError: it is another model's, another recipe's, of other images or another number of processes, or it is
+            damaged, and then the engine is of no more use.
     """
+    try:
+        _check(engine, state, model_name, options, path)
+        engine.task.load_checkpoint_state(state['state_dict'])
+        if engine.task.has_ema():
+            engine.task.load_checkpoint_state(state['state_dict_ema'], ema=True)
+        engine.optimizer.load_state_dict(state['optimizer'])
+        if engine.scaler is not None:
+            engine.scaler.load_state_dict(state[engine.scaler.state_dict_key])
+        set_random_states(state['random'][engine.processes.rank], engine.processes.device)
+    except (AttributeError, IndexError, KeyError, OverflowError, RuntimeError, TypeError) as error:
+        raise ValueError(f'{path} is damaged, {type(error).__name__}: {" ".join(str(error).split())}') from error
+
+
+def _check(engine: Engine, state: Mapping[str, Any], model_name: str, options: Mapping[str, Any], path: Path) -> None:
+    """Raises a ValueError where an engine cannot go on from a state, as far as that shows before it is loaded."""
     if state.get('arch') != model_name:
         raise ValueError(f'{path} is a checkpoint of {state.get("arch")!r}, not of {model_name!r}.')
     if 'random' not in state or 'recipe' not in state:
         raise ValueError(f'{path} was not written by this runner: it has no random states, so it cannot go on exactly.')
-    ours, theirs = {**vars(engine.recipe), **options}, {**state['recipe'], **state['options']}
-    short = reprlib.repr  # of a thousand class names the first
-    differing = [f'{k} ({short(theirs.get(k))}, now {short(ours[k])})' for k in ours if theirs.get(k) != ours[k]]
+    ours = state_of(engine, -1, model_name, [], options)
+    for key, value in ours.items():
+        kind = Mapping if isinstance(value, Mapping) else type(value)
+        if not isinstance(state.get(key), kind):
+            raise ValueError(f'{path} is damaged: its {key} is {reprlib.repr(state.get(key))}.')
+    differing = _differing({**state['recipe'], **state['options']}, {**ours.pop('recipe'), **ours.pop('options')})
     if differing:
         raise ValueError(f'{path} was trained otherwise: {", ".join(differing)}.')
     if len(state['random']) != engine.processes.count:
         raise ValueError(f'{path} is of {len(state["random"])} processes, but there are {engine.processes.count} now.')
-    engine.task.load_checkpoint_state(state['state_dict'])
-    if engine.task.has_ema():
-        engine.task.load_checkpoint_state(state['state_dict_ema'], ema=True)
-    engine.optimizer.load_state_dict(state['optimizer'])
-    if engine.scaler is not None:
-        engine.scaler.load_state_dict(state[engine.scaler.state_dict_key])
-    set_random_states(state['random'][engine.processes.rank], engine.processes.device)
+    epoch, rows = state['epoch'], state['rows']
+    ended = epoch - engine.epochs.start + 1
+    if not 0 <= ended <= len(engine.epochs) or [_number(row) for row in rows] != [*range(1, ended + 1)]:
+        raise ValueError(f'{path} is damaged: it ends with epoch {epoch}, but its rows are {reprlib.repr(rows)}.')
+    moments = _optimizer_after_a_step(engine)
+    moments['state'] = {index: moments['state'][index] for index in state['optimizer']['state']}  # not all have some
+    _check_form(state, {**ours, 'optimizer': moments}, f'{path} is damaged: its')
+
+
+def _differing(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """In what of all that must be repeated a run differs."""
+    short = reprlib.repr  # of a thousand class names the first
+    found = {
+        key: difference(then.get(key), value) if key in IMAGES else f'{short(then.get(key))}, now {short(value)}'
+        for key, value in now.items()
+        if then.get(key) != value
+    }
+    return [f'{key} ({differs})' for key, differs in found.items()]
+
+
+def _number(row: Any) -> Any:
+    """The number of the epoch that a row of the table is of, if it is such a row."""
+    return row['epoch'] if all(isinstance(value, (int, float)) for value in row.values()) else None
+
+
+def _optimizer_after_a_step(engine: Engine) -> dict[str, Any]:
+    """What the state of such an optimiser looks like once every parameter has had a gradient."""
+    model = copy.deepcopy(engine.model)
+    optimizer = make_optimizer(model, engine.recipe)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    return optimizer.state_dict()
+
+
+def _check_form(theirs: Any, ours: Any, what: str) -> None:
+    """Raises a ValueError where a tensor has another shape or type than ours, or a number is none.
+
+    KeyError, IndexError or TypeError where a mapping or list lacks what ours has; it may have more.
+    """
+    if isinstance(ours, (Mapping, list)):
+        for key, value in ours.items() if isinstance(ours, Mapping) else enumerate(ours):
+            _check_form(theirs[key], value, f'{what} {key}')
+    elif isinstance(ours, Tensor):
+        if not isinstance(theirs, Tensor) or (theirs.shape, theirs.dtype) != (ours.shape, ours.dtype):
+            raise ValueError(f'{what} is {_form(theirs)}, but must be {_form(ours)}.')
+    elif isinstance(ours, (int, float)) and not isinstance(theirs, (int, float)):
+        raise ValueError(f'{what} is {_form(theirs)}, but must be a number.')
+
+
+def _form(value: Any) -> str:
+    return f'{value.dtype} {list(value.shape)}' if isinstance(value, Tensor) else reprlib.repr(value)
 
 
 def save(path: Path, state: Mapping[str, Any]) -> None:

@@ -1,6 +1,7 @@
 """A recipe: a YAML file in the vocabulary of timm's train.py."""
 
 import importlib
+import math
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -10,6 +11,8 @@ from types import NoneType, UnionType
 from typing import Any, get_args, get_origin
 
 import yaml
+
+from timm_attn.training.bounds import must_be, short
 
 RECIPES = Path(__file__).resolve().parent / 'recipes'
 
@@ -93,19 +96,6 @@ class Recipe:
     no_ddp_bb: bool = False
 
 
-# Values of keys whose type alone does not say what is valid.
-_CHOICES: dict[str, tuple[str, ...]] = {
-    'amp_dtype': ('float16', 'bfloat16'),
-    'dist_bn': ('', 'broadcast', 'reduce'),
-    # not plateau: its state would be lost in a checkpoint
-    'sched': ('cosine', 'step', 'multistep', 'poly', 'tanh', 'constant'),
-}
-_LEAST = {
-    **dict.fromkeys(('batch_size', 'epochs', 'grad_accum_steps', 'validation_batch_size'), 1),
-    **dict.fromkeys(('workers', 'start_epoch', 'warmup_epochs', 'cooldown_epochs'), 0),
-}
-
-
 def load_recipe(name_or_path: str, changes: Mapping[str, Any] | None = None) -> Recipe:
     """A recipe of the package by its name, or any YAML file, with some of its values changed.
 
@@ -122,29 +112,27 @@ def load_recipe(name_or_path: str, changes: Mapping[str, Any] | None = None) -> 
         values = yaml.safe_load(path.read_text(encoding='utf-8'))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f'The recipe {path} is not YAML: {error}.') from error
-    if not isinstance(values, dict):
-        raise ValueError(f'The recipe {path} must be a mapping of keys to values.')
-    return recipe_of({**values, **(changes or {})}, f'The recipe {path}')
+    return recipe_of({**values, **(changes or {})} if isinstance(values, dict) else values, f'The recipe {path}')
 
 
 def recipe_of(values: Mapping[str, Any], source: str) -> Recipe:
-    """The recipe of some keys and values; errors begin with their source."""
+    """The recipe of some keys and values, whatever they are; errors begin with their source.
+
+    Raises:
+        ValueError: it has a key that the runner does not know, no lr, or a value that is not valid.
+    """
+    if not isinstance(values, Mapping):
+        raise ValueError(f'{source} must be a mapping of keys to values, but is {short(values)}.')
     known = {f.name: f.type for f in fields(Recipe)}
-    unknown = sorted(set(values) - set(known))
+    unknown = sorted(key if isinstance(key, str) else short(key) for key in values if key not in known)
     if unknown:
         raise ValueError(f'{source} has keys that the runner does not know: {", ".join(unknown)}.')
     if 'lr' not in values:
         raise ValueError(f'{source} has no lr.')
     for key, value in values.items():
-        if not _fits(value, known[key]):
-            hint = _number_hint(value)
-            raise ValueError(f'{source} has {key}: {value!r}, but it must be {_words(known[key])}{hint}.')
-        if value not in _CHOICES.get(key, (value,)):
-            raise ValueError(
-                f'{source} has {key}: {value!r}, but it must be one of {", ".join(map(repr, _CHOICES[key]))}.'
-            )
-        if key in _LEAST and value is not None and value < _LEAST[key]:
-            raise ValueError(f'{source} has {key}: {value}, but it must be at least {_LEAST[key]}.')
+        valid = must_be(key, value) if _fits(value, known[key]) else f'{_words(known[key])}{_number_hint(value)}'
+        if valid:
+            raise ValueError(f'{source} has {key}: {short(value)}, but it must be {valid}.')
     return Recipe(**values)
 
 
@@ -186,10 +174,11 @@ def _fits(value: Any, kind: Any) -> bool:
 
 def _number_hint(value: Any) -> str:
     try:
-        number = yaml.safe_dump(float(value)).split()[0] if isinstance(value, str) else ''
+        number = float(value) if isinstance(value, str) else math.nan
     except ValueError:
-        number = ''
-    return f' (YAML reads {value} as a text: write {number})' if number else ''
+        return ''
+    text = yaml.safe_dump(number).split()[0]
+    return f' (YAML reads {short(value)[1:-1]} as a text: write {text})' if math.isfinite(number) else ''
 
 
 def _words(kind: Any) -> str:

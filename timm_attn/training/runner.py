@@ -20,8 +20,11 @@ from timm_attn.training import checkpoint, data
 from timm_attn.training.confusion_picture import confusion_picture
 from timm_attn.training.engine import Engine, NonFiniteLossError
 from timm_attn.training.evaluate import confusion, evaluate
+from timm_attn.training.fingerprint import fingerprints
+from timm_attn.training.idle_keys import refuse_idle
 from timm_attn.training.interrupt import noticing_ctrl_c
 from timm_attn.training.loaders import Loader, eval_loader, train_loader
+from timm_attn.training.lock import held
 from timm_attn.training.logs import one_line, open_tensorboard, write_csv
 from timm_attn.training.processes import Processes, joined
 from timm_attn.training.recipe import Recipe, import_modules, usable
@@ -57,21 +60,23 @@ def train(
 
     Raises:
         ValueError: the recipe, the data and the checkpoint do not fit together, or an image cannot be read.
-        RuntimeError: a loss is not finite, there is no space, or it was interrupted; last.pth.tar is kept.
+        RuntimeError: another training works in the output; a loss is not finite, there is no space, or it was
+            interrupted, and last.pth.tar is kept.
     """
     import_modules(recipe)
-    if (output / LAST).exists() and not resume:
-        raise ValueError(f'{output} already has a run: go on with --resume, or choose another --output.')
-    with joined(recipe.device) as processes:
+    refuse_idle(recipe, data_dir)
+    with joined(recipe.device) as processes, held(output, processes):
+        last = output / LAST
+        if last.exists() and not resume:
+            raise ValueError(f'{output} already has a run: go on with --resume, or choose another --output.')
         random_seed(recipe.seed, processes.rank)
         with usable():
-            engine, tests, classes = _prepare(
+            engine, tests, classes, images = _prepare(
                 recipe, model_name, data_dir, processes, head_only, holdout, skip_unreadable
             )
-        output.mkdir(parents=True, exist_ok=True)
         # what a resumed run must repeat, beside its recipe
-        options = dict(head_only=head_only, holdout=holdout, class_names=classes)
-        rows, epochs = _resumed(engine, model_name, options, output / LAST)
+        options = dict(head_only=head_only, holdout=holdout, class_names=classes, **images)
+        rows, epochs = _resumed(engine, model_name, options, last) if resume and last.exists() else ([], engine.epochs)
         writer = open_tensorboard(output / 'tensorboard', len(rows) + 1) if tensorboard and processes.primary else None
         with noticing_ctrl_c() as engine.interrupted:
             _run(engine, epochs, tests, model_name, options, output, rows, writer)
@@ -93,14 +98,15 @@ def _prepare(
     head_only: bool,
     holdout: int,
     skip_unreadable: bool,
-) -> tuple[Engine, Loader, list[str] | None]:
-    """What trains the model, the batches that test it, and the names of the classes where the data says them."""
+) -> tuple[Engine, Loader, list[str] | None, dict[str, Any]]:
+    """What trains the model, the batches that test it, the classes where the data says them, and its images."""
     with processes.one_first() if recipe.dataset_download else nullcontext():  # it alone downloads
         trained_on, tested_on = (
             data.held_out(recipe, data_dir, holdout, skip_unreadable=skip_unreadable)
             if holdout
             else data.open_both(recipe, data_dir, skip_unreadable=skip_unreadable)
         )
+    images = fingerprints(trained_on, tested_on)
     classes = data.class_names(trained_on)
     model: Any = build(model_name, recipe, classes)
     model.to(device=processes.device)
@@ -110,15 +116,13 @@ def _prepare(
     loader = train_loader(trained_on, data_config, recipe, processes)
     batch_size = recipe.validation_batch_size or recipe.batch_size
     tests = eval_loader(tested_on, data_config, batch_size, workers=recipe.workers, processes=processes)
-    return Engine(model, loader, recipe, processes, head_only), tests, classes
+    return Engine(model, loader, recipe, processes, head_only), tests, classes, images
 
 
 def _resumed(
     engine: Engine, model_name: str, options: Mapping[str, Any], last: Path
 ) -> tuple[list[dict[str, Any]], range]:
     """The rows of the epochs that a checkpoint has, into whose state it puts the engine, and the epochs left."""
-    if not last.exists():
-        return [], engine.epochs
     state = checkpoint.load(last)
     checkpoint.restore(engine, state, model_name, options, last)
     return state['rows'], range(state['epoch'] + 1, engine.epochs.stop)
@@ -177,7 +181,7 @@ def _run(
         if rows:  # a kill may have come between the checkpoint and the table
             write_csv(output / 'summary.csv', rows)
     try:
-        if not last.exists():
+        if not rows:
             save_state(epochs.start - 1)
         for epoch in epochs:
             row = engine.epoch(epoch)

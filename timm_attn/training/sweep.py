@@ -12,6 +12,7 @@ import yaml
 from timm_attn.files import write_whole
 from timm_attn.training import checkpoint, plots
 from timm_attn.training.engine import NonFiniteLossError
+from timm_attn.training.lock import held
 from timm_attn.training.processes import joined
 from timm_attn.training.recipe import Recipe
 from timm_attn.training.runner import LAST, train
@@ -44,7 +45,7 @@ def sweep(
 
     Raises:
         ValueError: there is nothing to repeat, or the recipe, the model and the data do not fit together.
-        RuntimeError: matplotlib is not installed.
+        RuntimeError: matplotlib is not installed, or another sweep works in the output.
     """
     if repeats < 1 or not values or len(set(values)) < len(values):
         raise ValueError(f'A sweep needs different values and at least one repeat, but got {list(values)} x {repeats}.')
@@ -59,7 +60,7 @@ def sweep(
         return top1
 
     table = []
-    with joined(recipe.device) as processes:
+    with joined(recipe.device) as processes, held(output, processes):
         for value in values:
             top1 = []
             for seed in range(recipe.seed, recipe.seed + repeats):

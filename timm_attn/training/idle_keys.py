@@ -1,0 +1,58 @@
+"""Keys of a recipe that timm would pass over on a kind of data without a word, or not take."""
+
+from dataclasses import fields
+from pathlib import Path
+
+from timm_attn.training.recipe import Recipe
+
+# The prefixes of timm's data sets that are read elsewhere than in a folder or tar, and what people call them.
+_KINDS = {
+    'folder': 'a folder',
+    'tar': 'a tar',
+    'torch': 'a torch/ set',
+    'hfds': 'a hfds/ set',
+    'hfids': 'a hfids/ stream',
+    'tfds': 'a tfds/ stream',
+    'wds': 'a wds/ stream',
+}
+# What these keys do something for. hfds/ sets are downloaded in any case.
+WORKS_ON = {
+    'class_map': ('folder', 'tar', 'hfds', 'hfids', 'tfds', 'wds'),
+    'dataset_download': ('torch', 'hfds', 'hfids', 'tfds'),
+    'input_key': ('folder', 'hfds', 'hfids', 'tfds', 'wds'),
+    'target_key': ('hfds', 'hfids', 'tfds', 'wds'),
+    'train_num_samples': ('hfids', 'wds'),
+    'val_num_samples': ('hfids', 'wds'),
+    'train_img_sizes': ('folder', 'tar', 'torch', 'hfds'),
+}
+# Keys that do nothing without another one.
+NEEDS = {'train_batches_per_epoch': 'train_img_sizes'}
+
+
+def refuse_idle(recipe: Recipe, data_dir: Path) -> None:
+    """Raises a ValueError for a key that does nothing on the data of a training."""
+    kinds = [_kind(recipe, data_dir, split) for split in (recipe.train_split, recipe.val_split)]
+    given = {f.name for f in fields(Recipe) if getattr(recipe, f.name) != f.default}
+    for key in sorted(given & WORKS_ON.keys()):
+        for kind in kinds:
+            if kind not in WORKS_ON[key]:
+                on = ', '.join(_KINDS[k] for k in WORKS_ON[key])
+                raise ValueError(
+                    f'The recipe has {key}: {getattr(recipe, key)!r}, which does nothing on {_KINDS[kind]}: '
+                    f'leave it out, it is for {on}.'
+                )
+    for key in sorted(given & NEEDS.keys()):
+        if NEEDS[key] not in given:
+            raise ValueError(
+                f'The recipe has {key}: {getattr(recipe, key)!r}, which does nothing without {NEEDS[key]}: '
+                f'give both, or neither.'
+            )
+
+
+def _kind(recipe: Recipe, data_dir: Path, split: str) -> str:
+    """What timm's create_dataset takes a split for."""
+    prefix, slash, _ = recipe.dataset.partition('/')
+    if slash and prefix.lower() in _KINDS:
+        return prefix.lower()
+    found = data_dir / split
+    return 'tar' if found.suffix == '.tar' or (not found.exists() and Path(f'{found}.tar').is_file()) else 'folder'
