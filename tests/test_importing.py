@@ -355,7 +355,7 @@ def test_names_that_cannot_be_imported(tmp_path: Path) -> None:
         import_checkpoint('cifar_resnet20', tmp_path / 'x')
     with pytest.raises(RuntimeError, match='No pretrained weights exist for resnet50_srm'):
         import_checkpoint('resnet50_srm', tmp_path / 'x')
-    with pytest.raises(OSError, match='No such file.*nowhere'):
+    with pytest.raises(OSError, match='There is no file .*nowhere'):
         import_checkpoint(NAME, tmp_path / 'nowhere')
 
 

@@ -120,7 +120,7 @@ def test_a_config_cannot_switch_off_the_check_of_keys(tmp_path: Path) -> None:
         ({'num_classes': 10**9}, r'has num_classes 1000000000, but it must be an integer of 0 \.\.\. 1,000,000'),
         ({'mean': 'x'}, "has mean 'x', but it must be a list of numbers"),
         ({'input_size': [3, -1, 2]}, r'has input_size \(3, -1, 2\), but it must be three integers'),
-        ({'label_names': 5}, 'has class names 5, but it must be a list of texts'),
+        ({'label_names': 5}, 'has class names 5, but it must be a list of printable texts'),
     ],
 )
 def test_the_cfg_of_a_config(cfg: dict[str, Any], message: str, tmp_path: Path) -> None:
@@ -155,8 +155,8 @@ TENSORS = timm.create_model(NAME).state_dict()
 @pytest.mark.parametrize(
     'said, message',
     [
-        (dict(options={'class_names': 5}), 'has class names 5, but it must be a list of texts'),
-        (dict(options={'class_names': [1, 2]}), r'has class names \[1, 2\], but it must be a list of texts'),
+        (dict(options={'class_names': 5}), 'has class names 5, but it must be a list of printable texts'),
+        (dict(options={'class_names': [1, 2]}), r'has class names \[1, 2\], but it must be a list of printable texts'),
         (dict(options=[1]), r'The options in .* must be a mapping of keys to values, but is \[1\]'),
         (dict(recipe=[1]), r'The recipe in .* must be a mapping of keys to values, but is \[1\]'),
         (dict(recipe={'model_kwargs': [1]}), r'has model_kwargs \[1\], but it must be a mapping'),
@@ -174,7 +174,7 @@ TENSORS = timm.create_model(NAME).state_dict()
         (dict(recipe={'input_size': 'abc'}), "has input_size 'abc', but it must be three integers"),
         (
             dict(recipe={'input_size': [3, 10**6, 2]}),
-            'but it must be three integers .channels, height, width. of 1 ... 8,192',
+            'but it must be three integers, the channels of 1 ... 512, height and width',
         ),
         (
             dict(recipe={'input_size': [1, 32, 32]}),
@@ -183,7 +183,7 @@ TENSORS = timm.create_model(NAME).state_dict()
         (dict(recipe={'mean': [0.1, 0.2]}), r'says mean \[0.1, 0.2\], but its first convolution takes 3 channels'),
         (dict(recipe={'std': [0.0]}), r'has std \[0.0\], but it must be a list of positive numbers'),
         (dict(recipe={'interpolation': 'nonsense'}), "has interpolation 'nonsense', but it must be one of nearest"),
-        (dict(recipe={'crop_pct': 'x'}), "has crop_pct 'x', but it must be a number of 0.01 ... 4"),
+        (dict(recipe={'crop_pct': 'x'}), "has crop_pct 'x', but it must be a number of 0.1 ... 4"),
         (dict(tensors={**TENSORS, 'fc.weight': torch.tensor(1.0)}), r'fc.weight has shape \(\) instead of'),
         (dict(tensors={**TENSORS, 'conv1.weight': torch.zeros(16)}), r'conv1.weight has shape \(16,\) instead of'),
         (dict(tensors={**TENSORS, 'fc.bias': torch.full((10,), torch.inf)}), 'fc.bias has values that are not finite'),

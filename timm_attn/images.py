@@ -30,11 +30,11 @@ def read_image(path: Path) -> Image.Image:
     Raises:
         ValueError: the file is missing or cannot be decoded.
     """
+    if not path.is_file():  # a pipe would never end
+        raise ValueError(f'There is no image {path}.')
     try:
         with path.open('rb') as file:
             return decode_image(file)
-    except FileNotFoundError:
-        raise ValueError(f'There is no image {path}.') from None
     except (OSError, ValueError) as error:
         raise ValueError(f'{path} cannot be read as an image: {error}.') from error
 
@@ -49,6 +49,9 @@ def decode_image(file: IO[bytes]) -> Image.Image:
     """
     try:
         image = Image.open(file, formats=_formats())
+        most = Image.MAX_IMAGE_PIXELS  # up to twice as many Pillow only warns
+        if most is not None and image.width * image.height > most:
+            raise ValueError(f'it has {image.width} x {image.height} pixels, more than {most:,}')
         image.load()
         with suppress(Exception):  # the pixels are whole; a damaged EXIF block says no orientation
             ImageOps.exif_transpose(image, in_place=True)

@@ -143,7 +143,7 @@ def _entrypoint(row: Model) -> Callable[..., nn.Module]:
         attn_kwargs: Mapping[str, Any] | None = None,
         **kwargs: Any,
     ) -> nn.Module:
-        weights.check_config(kwargs)
+        file = weights.check_config(kwargs, row.backbone.cfg)
         if tag is not None:
             kwargs['pretrained_cfg'] = tag
         trained_with: dict[str, Any] = {}
@@ -158,6 +158,8 @@ def _entrypoint(row: Model) -> Callable[..., nn.Module]:
             kwargs.update(weights.builder_arguments(checkpoint, kwargs))
         features = {**row.backbone.features, **kwargs.pop('feature_cfg', {})}
         build = partial(row.build, attn_kwargs)
+        if file:
+            _try_config(row, attn_kwargs, kwargs, file)
         model: Any = build_model_with_cfg(build, row.name, pretrained, feature_cfg=features, **kwargs)
         if trained_with:  # what timm writes into the config.json of a copy
             model._model_args = {**trained_with, **({'attn_kwargs': dict(attn_kwargs)} if attn_kwargs else {})}
@@ -166,3 +168,18 @@ def _entrypoint(row: Model) -> Callable[..., nn.Module]:
     entrypoint.__name__ = entrypoint.__qualname__ = row.name
     entrypoint.__module__ = __name__
     return entrypoint
+
+
+def _try_config(row: Model, attn_kwargs: Mapping[str, Any] | None, kwargs: Mapping[str, Any], file: str) -> None:
+    """Builds without storage what a config.json describes.
+
+    Raises:
+        ValueError: it is no model, or much larger than its weights.
+    """
+    said = {**(kwargs.get('pretrained_model_args') or {}), 'device': 'meta'}
+    said.pop('attn_kwargs', None)
+    try:
+        model = row.build(attn_kwargs or (kwargs.get('pretrained_model_args') or {}).get('attn_kwargs'), **said)
+    except (AssertionError, AttributeError, KeyError, OverflowError, RuntimeError, TypeError) as error:
+        raise ValueError(f'{file} does not describe a {row.name}: {" ".join(str(error).split())}') from error
+    weights.check_size(model, kwargs.get('pretrained_cfg'), file)

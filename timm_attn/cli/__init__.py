@@ -28,6 +28,9 @@ def in_one_line(program: str, run: Callable[[], None]) -> int:
     except (ValueError, RuntimeError, OSError) as error:
         print(f'{program}: {" ".join(str(error).split())}', file=sys.stderr)
         return 1
+    except MemoryError:
+        print(f'{program}: there is not enough memory for this.', file=sys.stderr)
+        return 1
     return 0
 
 

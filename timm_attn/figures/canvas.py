@@ -36,6 +36,7 @@ _STYLE: Any = {
     'legend.fontsize': 8.5,
     'axes.spines.top': False,
     'axes.spines.right': False,
+    'text.parse_math': False,  # names of classes and files may have a $
     'svg.hashsalt': 'timm_attn',  # the same figure gives the same file
 }
 

@@ -45,8 +45,15 @@ class Net:
 
     @torch.inference_mode()
     def probabilities(self, images: Tensor) -> Tensor:
-        """Of every class, (classes,), for the first image."""
-        return self.model(images)[0].softmax(dim=0).cpu()
+        """Of every class, (classes,), for the first image.
+
+        Raises:
+            ValueError: they are not finite.
+        """
+        found: Tensor = self.model(images)[0].softmax(dim=0).cpu()
+        if not found.isfinite().all():
+            raise ValueError(f'{self.name} gives outputs that are not finite: its weights are damaged, or overflow.')
+        return found
 
     def ranked(self, probabilities: Tensor, top: int = 5) -> list[tuple[str, float]]:
         """The most probable classes, best first, as (label, probability)."""
@@ -75,8 +82,7 @@ def load_net(
         _require(name)
     on, settings = _find_device(device), {}
     if checkpoint is not None:
-        stem = None if name is None else name.partition('.')[0]
-        found = trained_model(read_training_file(checkpoint), stem, checkpoint)
+        found = trained_model(read_training_file(checkpoint), name, checkpoint)
         name, model, labels, settings = found.name, found.model, found.class_names or [], found.input
     elif name is not None:
         model = timm.create_model(name, pretrained=trained)

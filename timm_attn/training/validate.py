@@ -1,6 +1,7 @@
 """The accuracy of a checkpoint, or of a training's last epoch, on images."""
 
 import logging
+import math
 import os
 from collections.abc import Mapping
 from contextlib import nullcontext
@@ -24,8 +25,11 @@ _logger = logging.getLogger(__name__)
 
 _PLAIN: dict[str, Any] = dict(lr=0.1, workers=0)  # where no recipe says more
 # What only the user may say: what is imported, read and downloaded, and where it runs.
-_USERS = ('dataset', 'dataset_download', 'class_map', 'input_key', 'target_key', 'device', 'device_modules')
-_LARGEST_BATCH = 256  # that a file may ask for
+_USERS = (
+    'dataset', 'dataset_download', 'train_split', 'val_split', 'class_map', 'input_key', 'target_key', 'device',
+    'device_modules',
+)  # fmt: skip
+_MOST_PIXELS = 256 * 224 * 224  # of a batch that a file may ask for
 
 
 def validate(
@@ -83,6 +87,8 @@ def validate(
         workers = recipe.workers if workers is None else workers
         loader = eval_loader(tested_on, config, batch_size, workers=workers, processes=processes)
         metrics = evaluate(model, loader, processes, autocast_of(recipe, processes.device), recipe.channels_last)
+        if not math.isfinite(metrics['loss']):
+            raise ValueError(f'{weights or model_name} gives a loss of {metrics["loss"]}: its weights are damaged.')
         return {**metrics, 'unreadable': data.unreadable(tested_on, processes)}
 
 
@@ -98,7 +104,8 @@ def _recipe_in(content: Mapping[str, Any], file: Path | None, changes: Mapping[s
     ignored = [key for key in _USERS if vars(recipe)[key] != defaults[key] and key not in changes]
     if named := [f'{key}={vars(recipe)[key]}' for key in ignored if key not in ('device', 'device_modules')]:
         _logger.warning(f'{file} says {", ".join(named)}, which only your own recipe may say: see --config and --set.')
-    batch_size = min(recipe.validation_batch_size or recipe.batch_size, _LARGEST_BATCH)
+    _, height, width = recipe.input_size or (3, 224, 224)
+    batch_size = min(recipe.validation_batch_size or recipe.batch_size, max(1, _MOST_PIXELS // (height * width)))
     bounds: dict[str, Any] = dict(
         workers=min(recipe.workers, os.cpu_count() or 1), validation_batch_size=batch_size, model_kwargs={}
     )

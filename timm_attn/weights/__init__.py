@@ -2,13 +2,14 @@
 
 from timm_attn.weights.convert import convert_state_dict
 from timm_attn.weights.manifest import Checkpoint, checkpoints, checkpoints_of, find_checkpoint
-from timm_attn.weights.resolve import builder_arguments, check_config, chosen_checkpoint, source_fields
+from timm_attn.weights.resolve import builder_arguments, check_config, check_size, chosen_checkpoint, source_fields
 from timm_attn.weights.verify import verified_path
 
 __all__ = [
     'Checkpoint',
     'builder_arguments',
     'check_config',
+    'check_size',
     'checkpoints',
     'checkpoints_of',
     'chosen_checkpoint',

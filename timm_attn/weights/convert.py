@@ -1,6 +1,7 @@
 """State dicts of the authors' repositories, of torchvision, pytorchcv and timm, as state dicts of our models."""
 
 import re
+import reprlib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -12,9 +13,11 @@ from timm_attn.attach import attention_layers
 from timm_attn.attention import ATTENTION
 
 # What training scripts wrap a state dict in, and what data-parallel and compiled models prefix its keys with.
-_WRAPPERS = ('state_dict_ema', 'model_ema', 'state_dict', 'model_state_dict', 'model', 'net')
+_AVERAGED = ('state_dict_ema', 'model_ema')
+_WRAPPERS = (*_AVERAGED, 'state_dict', 'model_state_dict', 'model', 'net')
 _PREFIX = re.compile(r'^(module\.|_orig_mod\.)+')
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+_LONGEST_KEY = 200
 _COUNTERS = re.compile(r'(^|\.)total_(ops|params)$')  # thop leaves these buffers in a profiled model
 
 # timm's place of the i-th block of torchvision's MobileNetV2, features.{i}
@@ -160,7 +163,7 @@ def convert_state_dict(state_dict: Mapping[str, Any], model_name: str, **model_a
     tensors = _without_prefixes(_unwrap(state_dict))
     tensors = {k: v for k, v in tensors.items() if not _COUNTERS.search(k)}
     rules = [rule for sign, rules in LAYOUTS if any(re.search(sign, k) for k in tensors) for rule in rules]
-    renamed = {_rename(k, rules): (k, v) for k, v in tensors.items()}
+    renamed = _distinct((_rename(k, rules), (k, v)) for k, v in tensors.items())
     for key in [k for k in renamed if k.endswith('.running_var')]:  # files of torch < 0.4.1 count no batches
         renamed.setdefault(key.replace('running_var', 'num_batches_tracked'), (key, torch.tensor(0)))
     model = _empty_model(renamed, model_name, model_args)
@@ -173,17 +176,39 @@ def convert_state_dict(state_dict: Mapping[str, Any], model_name: str, **model_a
     return {_resolve(key, slots): value for key, (_, value) in renamed.items()}
 
 
+def _distinct(rows: Iterable[tuple[str, tuple[str, Tensor]]]) -> dict[str, tuple[str, Tensor]]:
+    """The key in the file and the tensor, by the key in the model.
+
+    Raises:
+        ValueError: two keys of the file become one.
+    """
+    found: dict[str, tuple[str, Tensor]] = {}
+    for key, (source, value) in rows:
+        if key in found:
+            raise ValueError(f'The state dict has {key} twice, as {short(found[key][0])} and as {short(source)}.')
+        found[key] = (source, value)
+    return found
+
+
 def _unwrap(state_dict: Mapping[str, Any]) -> Mapping[str, Tensor]:
     if not isinstance(state_dict, Mapping):
         raise ValueError(f'A state dict maps keys to tensors, but got {type(state_dict).__name__}.')
-    for wrapper in _WRAPPERS:
-        if isinstance(state_dict.get(wrapper), Mapping):
-            state_dict = state_dict[wrapper]
-            break
+    wrappers = [wrapper for wrapper in _WRAPPERS if wrapper in state_dict and not _is_tensor(state_dict[wrapper])]
+    plain = [wrapper for wrapper in wrappers if wrapper not in _AVERAGED]
+    if len(plain) > 1:
+        raise ValueError(f'The file has {" and ".join(plain)}, and which of them is meant it does not say.')
+    if wrappers:
+        state_dict = state_dict[wrappers[0]]
+        if not isinstance(state_dict, Mapping):
+            raise ValueError(f'{wrappers[0]} must map keys to tensors, but is {short(state_dict)}.')
     for key, value in state_dict.items():
-        if not isinstance(value, Tensor):
-            raise ValueError(f'A state dict holds tensors, but {key!r} is {type(value).__name__}.')
+        if not isinstance(key, str) or not isinstance(value, Tensor):
+            raise ValueError(f'A state dict maps texts to tensors, but {short(key)} is {type(value).__name__}.')
     return state_dict
+
+
+def _is_tensor(value: Any) -> bool:
+    return isinstance(value, Tensor)
 
 
 def _without_prefixes(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -191,7 +216,9 @@ def _without_prefixes(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for key, value in state_dict.items():
         bare = _PREFIX.sub('', key)
         if bare in tensors:
-            raise ValueError(f'The state dict has {bare!r} twice, with different prefixes, such as in {key!r}.')
+            raise ValueError(
+                f'The state dict has {short(bare)} twice, with different prefixes, such as in {short(key)}.'
+            )
         tensors[bare] = value
     return tensors
 
@@ -205,11 +232,11 @@ def _rename(key: str, rules: Iterable[tuple[str, str]]) -> str:
 def _complaint(renamed: Mapping[str, tuple[str, Tensor]], model: nn.Module) -> str:
     """What keeps the renamed tensors from the model, in the file's own keys; '' if nothing does."""
     slots = _slots(model)
-    given = {_resolve(key, slots): (source, value) for key, (source, value) in renamed.items()}
+    given = _distinct((_resolve(key, slots), row) for key, row in renamed.items())
     wanted = model.state_dict()
     unknown = [source for key, (source, _) in given.items() if key not in wanted]
     if unknown:
-        return f'it has keys that the model lacks, such as {", ".join(unknown[:3])}'
+        return f'it has keys that the model lacks, such as {", ".join(map(short, unknown[:3]))}'
     missing = [key for key in wanted if key not in given]
     if missing:
         return f'it lacks {", ".join(missing[:3])}'
@@ -217,20 +244,32 @@ def _complaint(renamed: Mapping[str, tuple[str, Tensor]], model: nn.Module) -> s
     for key, target in wanted.items():
         source, value = given[key]
         if value.shape != target.shape and not key.startswith(layers):
-            return f'{source} has shape {tuple(value.shape)} instead of {tuple(target.shape)}'
-        if fault := fault_of(value, target):
-            return f'{source} {fault}'
+            return f'{short(source)} has shape {tuple(value.shape)} instead of {tuple(target.shape)}'
+        if fault := fault_of(key, value, target):
+            return f'{short(source)} {fault}'
     return ''
 
 
-def fault_of(value: Tensor, target: Tensor) -> str:
-    """Why the values of a tensor cannot be those of another, in words; '' if nothing speaks against it."""
+def short(value: Any) -> str:
+    """A key or value of a file in a message: without control characters, and of bounded length."""
+    text = value if isinstance(value, str) else reprlib.repr(value)
+    return text if text.isprintable() and len(text) <= _LONGEST_KEY else reprlib.repr(text)
+
+
+def fault_of(key: str, value: Any, target: Tensor) -> str:
+    """Why a value cannot be that of a model's key, in words; '' if nothing speaks against it."""
+    if not isinstance(value, Tensor):
+        return f'is {short(value)}, but must be a tensor'
     if target.is_floating_point() and value.dtype not in _FLOATS:
         return f'is {value.dtype}, but must be one of {", ".join(map(str, _FLOATS))}'
     if value.is_complex() or value.dtype == torch.bool:  # scripts that halve a net halve its counters, too
         return f'is {value.dtype}, but must be {target.dtype}'
-    if value.device.type != 'meta' and not value.isfinite().all():
-        return 'has values that are not finite'
+    if value.device.type == 'meta':
+        return ''
+    if not value.isfinite().all() or not value.to(target.dtype).isfinite().all():
+        return f'has values that are not finite in {target.dtype}'
+    if key.endswith('running_var') and (value < 0).any():
+        return 'has values below 0, but is a variance'
     return ''
 
 

@@ -39,6 +39,8 @@ def import_checkpoint(full_name: str, file: Path | None = None, folder: str | Pa
     if checkpoint.kind != 'upstream':
         names = ', '.join(c.full_name for c in checkpoints() if c.kind == 'upstream')
         raise ValueError(f'{checkpoint.full_name} is {checkpoint.kind}, nothing to import: choose from {names}.')
+    if file is not None and not file.is_file():
+        raise FileNotFoundError(f'There is no file {file}.')
     with tempfile.TemporaryDirectory() as scratch:
         limit = _BYTES_PER_PARAMETER * checkpoint.num_params
         fetched = file or Path(scratch, f'{checkpoint.full_name}.download')

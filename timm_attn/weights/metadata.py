@@ -12,8 +12,10 @@ from typing import Any, NamedTuple
 
 _LONGEST_TEXT = 64  # of names of layers and pools
 _MOST_CLASSES = 1_000_000
-_MOST_PIXELS = 8192  # of an input's height or width
-_INTERPOLATIONS = ('nearest', 'bilinear', 'bicubic', 'box', 'hamming', 'lanczos', 'random')
+_MOST_PIXELS = 2048  # of an input's height or width
+_MOST_CHANNELS = 512  # of an input
+_LONGEST_NAME = 200  # of a class
+_INTERPOLATIONS = ('nearest', 'bilinear', 'bicubic', 'box', 'hamming', 'lanczos')
 
 
 class Rule(NamedTuple):
@@ -85,7 +87,7 @@ MODEL: Mapping[str, Rule] = MappingProxyType(
     {
         'attn_kwargs': _OPTIONS,
         'num_classes': _integer(0, _MOST_CLASSES),
-        'in_chans': _WIDTH,
+        'in_chans': _integer(1, _MOST_CHANNELS),
         'output_stride': _integer(1, 64),
         **dict.fromkeys(('global_pool', 'act_layer', 'norm_layer', 'aa_layer', 'stem_type', 'pad_type'), _TEXT),
         **dict.fromkeys(('drop_rate', 'drop_path_rate', 'drop_block_rate', 'bn_eps', 'bn_momentum'), _RATE),
@@ -113,25 +115,33 @@ MODEL: Mapping[str, Rule] = MappingProxyType(
 INPUT: Mapping[str, Rule] = MappingProxyType(
     {
         'input_size': Rule(
-            f'three integers (channels, height, width) of 1 ... {_MOST_PIXELS:,}',
-            lambda value: _is_list_of(value, lambda v: _is_integer(v, 1, _MOST_PIXELS)) and len(value) == 3,
+            f'three integers, the channels of 1 ... {_MOST_CHANNELS}, height and width of 1 ... {_MOST_PIXELS:,}',
+            lambda value: (
+                _is_list_of(value, lambda v: _is_integer(v, 1, _MOST_PIXELS))
+                and len(value) == 3
+                and value[0] <= _MOST_CHANNELS
+            ),
         ),
         'img_size': _integer(1, _MOST_PIXELS),
-        'in_chans': _WIDTH,
-        'mean': Rule('a list of numbers', lambda value: _is_list_of(value, _is_number, _MOST_PIXELS)),
+        'in_chans': _integer(1, _MOST_CHANNELS),
+        'mean': Rule('a list of numbers', lambda value: _is_list_of(value, _is_number, _MOST_CHANNELS)),
         'std': Rule(
             'a list of positive numbers',
-            lambda value: _is_list_of(value, lambda v: _is_number(v, 1e-9), _MOST_PIXELS),
+            lambda value: _is_list_of(value, lambda v: _is_number(v, 1e-9), _MOST_CHANNELS),
         ),
         'interpolation': Rule(
             f'one of {", ".join(_INTERPOLATIONS)}', lambda v: isinstance(v, str) and v in _INTERPOLATIONS
         ),
-        'crop_pct': _number(0.01, 4),
+        'crop_pct': _number(0.1, 4),
     }
 )
 
 _NAMES = Rule(
-    'a list of texts', lambda value: isinstance(value, (list, tuple)) and all(isinstance(v, str) for v in value)
+    f'a list of printable texts of at most {_LONGEST_NAME} characters',
+    lambda value: (
+        isinstance(value, (list, tuple))
+        and all(isinstance(v, str) and v.isprintable() and len(v) <= _LONGEST_NAME for v in value)
+    ),
 )
 
 
@@ -177,7 +187,7 @@ def class_names(said: Any, source: object) -> list[str] | None:
     """The names of the classes that a file says, if it does.
 
     Raises:
-        ValueError: they are no list of texts.
+        ValueError: they are no list of printable texts.
     """
     if said is None:
         return None

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import lzma
 import pickle
 import re
 import shutil
@@ -30,7 +31,7 @@ class _Dropped:
 
 
 # What zipfile raises of archives; RuntimeError for a password or an unknown compression, ValueError for names.
-_DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError)
+_DAMAGED = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, ValueError)
 
 _HARMLESS: list[Any] = [
     argparse.Namespace,
@@ -86,6 +87,8 @@ def unpacked(path: Path, limit: int) -> Iterator[Path]:
         except _DAMAGED as error:
             raise ValueError(f'{path} is a damaged archive: {error}.') from error
         except OSError as error:
+            if error.errno is None:  # of bz2
+                raise ValueError(f'{path} is a damaged archive: {error}.') from error
             raise OSError(error.errno, f'{path} cannot be unpacked to {folder} ({error.strerror})') from error
         yield inner
 
@@ -112,6 +115,9 @@ def _check_members(path: Path) -> None:
         ValueError: members are compressed, which torch.load would unpack to any size, or their bytes have changed.
     """
     members = _members(path)
+    with path.open('rb') as file:
+        if not members and file.read(4) == b'PK\3\4':  # by which torch.load knows an archive
+            raise ValueError(f'{path} is a damaged archive: it has no readable list of members.')
     if members and (
         any(member.compress_type != zipfile.ZIP_STORED for member in members)
         or sum(member.file_size for member in members) > path.stat().st_size
@@ -130,18 +136,34 @@ def _check_members(path: Path) -> None:
 
 def _check_tensors(content: Any, path: Path) -> None:
     """Raises ValueError for tensors of a pickle that are no plain ones, or larger than what the file holds of them."""
+    storages: dict[int, int] = {}
+    for tensor in _tensors_in(content):
+        kind = (
+            'nested'
+            if tensor.is_nested
+            else 'quantized'
+            if tensor.is_quantized
+            else f'{tensor.layout}, {tensor.device}'
+        )
+        if kind != 'torch.strided, cpu':
+            raise ValueError(f'{path} has a tensor that is not a plain one ({kind}).')
+        storage = tensor.untyped_storage()
+        storages[storage.data_ptr()] = storage.nbytes()
+        if tensor.numel() * tensor.element_size() > storage.nbytes():
+            shape = tuple(tensor.shape)
+            raise ValueError(
+                f'{path} has a tensor of shape {shape}, of which it holds only {storage.nbytes():,} bytes.'
+            )
+    if sum(storages.values()) > path.stat().st_size:
+        raise ValueError(f'{path} has tensors of {sum(storages.values()):,} bytes, more than the file.')
+
+
+def _tensors_in(content: Any) -> Iterator[Tensor]:
     seen, left = set(), [content]
     while left:
         value = left.pop()
         if isinstance(value, Tensor):
-            kind = f'{value.layout}, {value.device}{", quantized" if value.is_quantized else ""}'
-            if kind != 'torch.strided, cpu':
-                raise ValueError(f'{path} has a tensor that is not a plain one ({kind}).')
-            if value.numel() * value.element_size() > value.untyped_storage().nbytes():
-                raise ValueError(
-                    f'{path} has a tensor of shape {tuple(value.shape)}, of which it holds only '
-                    f'{value.untyped_storage().nbytes():,} bytes.'
-                )
+            yield value
         elif isinstance(value, (Mapping, list, tuple, argparse.Namespace)) and id(value) not in seen:
             seen.add(id(value))
             values = vars(value) if isinstance(value, argparse.Namespace) else value

@@ -2,10 +2,15 @@
 
 import logging
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+from torch import nn
+
+from timm_attn.weights.convert import short
 from timm_attn.weights.manifest import Checkpoint, checkpoints_of, find_checkpoint
 from timm_attn.weights.metadata import class_names, input_metadata, model_metadata
+from timm_attn.weights.read import read_checkpoint
 from timm_attn.weights.store import stored_path
 from timm_attn.weights.verify import check_weights, verified_path
 
@@ -13,6 +18,9 @@ _logger = logging.getLogger(__name__)
 
 # Where timm finds weights, in a pretrained cfg or an overlay of it, in its order.
 _SOURCES = ('state_dict', 'file', 'hf_hub_id', 'url')
+_OWN_FIELDS = ('classifier', 'first_conv', 'label_offset', 'custom_load')  # of a cfg, which no file changes
+_MOST_VALUES = 500_000_000  # of a model from the Hub, the size of whose file is not known
+_LEAST_VALUES = 30_000_000  # of a model, which may be built whatever the size of its file
 _HUB_FILENAME = 'model.safetensors'  # what timm takes of a repository where a cfg names no file
 
 
@@ -28,19 +36,48 @@ def source_fields(checkpoint: Checkpoint) -> dict[str, str]:
     return {'file': str(path)} if path is not None else {}
 
 
-def check_config(kwargs: Mapping[str, Any]) -> None:
+def check_config(kwargs: Mapping[str, Any], own: Mapping[str, Any]) -> str:
     """Refuses what the config.json of `hf-hub:` or `local-dir:` may not say, which timm put into the arguments.
 
+    Args:
+        own: the fields of the model's own cfg, of which such a file may change those of the input and the classes.
+
+    Returns:
+        What to call the file in messages; '' where there is none.
+
     Raises:
-        ValueError: it says that.
+        ValueError: it says that, contradicts itself, or its weights are damaged.
     """
     cfg = _fields(kwargs.get('pretrained_cfg'))
-    if cfg.get('source'):
-        file = f'The config.json of {cfg.get("hf_hub_id") or cfg.get("file")}'
-        model_metadata(kwargs.get('pretrained_model_args') or {}, file)
-        model_metadata({'num_classes': cfg.get('num_classes')}, file)
-        input_metadata(cfg, file)
-        class_names(cfg.get('label_names'), file)
+    if not cfg.get('source'):
+        return ''
+    file = f'The config.json of {cfg.get("hf_hub_id") or cfg.get("file")}'
+    said = model_metadata(kwargs.get('pretrained_model_args') or {}, file)
+    model_metadata({'num_classes': cfg.get('num_classes')}, file)
+    size = input_metadata(cfg, file).get('input_size')
+    class_names(cfg.get('label_names'), file)
+    for key in _OWN_FIELDS:
+        if cfg.get(key) and cfg[key] != own.get(key):
+            raise ValueError(f'{file} has {key} {short(cfg[key])}, but the model has {own.get(key)!r}.')
+    for key, value in (('num_classes', cfg.get('num_classes')), ('in_chans', size[0] if size else None)):
+        if value is not None and said.get(key, value) != value:
+            raise ValueError(f'{file} contradicts itself: {key} is {said[key]} and {value}.')
+    for path in Path(cfg['file']).glob('*.bin') if cfg['source'] == 'local-dir' else ():
+        read_checkpoint(path)
+    return file
+
+
+def check_size(model: nn.Module, cfg: Any, file: str) -> None:
+    """Raises ValueError where a config.json would build a net, here without storage, much larger than its weights."""
+    said = _fields(cfg)
+    if said['source'] == 'local-dir':
+        sizes = [path.stat().st_size for path in Path(said['file']).iterdir() if path.is_file()]
+        most = max(2 * max(sizes), _LEAST_VALUES)
+    else:
+        most = _MOST_VALUES
+    values = sum(tensor.numel() for tensor in model.state_dict().values())
+    if values > most:
+        raise ValueError(f'{file} builds a model of {values:,} values, more than the {most:,} allowed for its weights.')
 
 
 def chosen_checkpoint(name: str, kwargs: Mapping[str, Any]) -> Checkpoint | None:

@@ -114,45 +114,55 @@ def trained_model(
     Raises:
         ValueError: it is no checkpoint of that model with these options, or says what a file may not.
     """
-    name = model_in(content, file, name)
+    full_name = model_in(content, file, name)
+    name = full_name.partition('.')[0]
     arguments = training_arguments(content)
     options = model_arguments(file, arguments, *sources)
     said_input = input_metadata(arguments, file)
     names = class_names(content.get('options', {}).get('class_names'), file)  # of our runner
-    averaged = next((content[key] for key in _EMA if key in content), None) if ema else None
+    averaged = next((content[key] for key in _EMA if content.get(key) is not None), None) if ema else None
     plain = {key: value for key, value in content.items() if key not in _EMA}
     try:
         state_dict = convert_state_dict(plain if averaged is None else averaged, name, **options)
         sizes = sizes_of(state_dict, name)
         _check_size(timm.create_model(name, device='meta', **{**sizes, **options}), state_dict)
-        model: Any = timm.create_model(name, pretrained_cfg_overlay=dict(overlay or {}), **{**sizes, **options})
+        model: Any = timm.create_model(full_name, pretrained_cfg_overlay=dict(overlay or {}), **{**sizes, **options})
         model.load_state_dict(state_dict, strict=True)
     except (AssertionError, IndexError, KeyError, OverflowError, RuntimeError, TypeError) as error:
         why = ' '.join(str(error).split())
         raise ValueError(f'{file} does not fit {name} with {options}: {why}') from error
-    _check_channels(said_input, sizes.get('in_chans'), file)
+    channels = sizes.get('in_chans')
+    _check_channels(said_input, channels, file)
+    own_size = model.pretrained_cfg.get('input_size')
+    if channels and own_size and own_size[0] != channels:
+        said_input.setdefault('input_size', (channels, *own_size[1:]))
     return Trained(model, name, options, said_input, names)
 
 
 def model_in(content: Mapping[str, Any], file: object, name: str | None = None) -> str:
-    """The name of the model that a file is of, which must be `name` where that is given and the file says one.
+    """The model that a file is of, NAME or NAME.TAG; it must be `name` where that is given and the file says one.
 
     Raises:
         ValueError: it is of another, or says none and none is given.
     """
-    arch: str = content.get('arch', '').partition('.')[0]
+    said: str = content.get('arch', '')
+    arch, _, tag = said.partition('.')
     is_known = timm.is_model(arch)  # else it is a hub's name, or that of a class
     if name is None and not is_known:
         raise ValueError(f'{file} does not say which model it is of: name it with --model.')
-    if name is not None and is_known and arch != name:
+    if name is not None and is_known and arch != name.partition('.')[0]:
         raise ValueError(f'{file} is a checkpoint of {arch!r}, not of {name!r}.')
-    return name or arch
+    if name is not None and (not is_known or '.' in name):
+        return name
+    # a tag has its own input, such as mean and crop
+    return said if tag and any(full_name == said for full_name in timm.models.get_arch_pretrained_cfgs(arch)) else arch
 
 
 def _check_size(model: nn.Module, state_dict: Mapping[str, Tensor]) -> None:
-    """Options can make attention layers of any size: nothing is built that is much larger than the file's tensors."""
+    """Options can make attention layers of any size, and views a net of one small storage: neither is built."""
     wanted = sum(tensor.numel() for tensor in model.state_dict().values())
-    given = sum(tensor.numel() for tensor in state_dict.values())
+    held = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in state_dict.values()}
+    given = min(sum(tensor.numel() for tensor in state_dict.values()), sum(held.values()))
     if wanted > 2 * given:
         raise RuntimeError(f'the model has {wanted:,} values, the file {given:,}')
 
@@ -166,4 +176,6 @@ def _check_channels(said: Mapping[str, Any], channels: int | None, file: object)
         raise ValueError(f'{file} says input_size {tuple(size)}, but its first convolution takes {channels} channels.')
     for key in ('mean', 'std'):
         if len(said.get(key, ())) not in (0, 1, channels):
-            raise ValueError(f'{file} says {key} {said[key]}, but its first convolution takes {channels} channels.')
+            raise ValueError(
+                f'{file} says {key} {reprlib.repr(said[key])}, but its first convolution takes {channels} channels.'
+            )
