@@ -20,9 +20,10 @@ from test_data import ROOT
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from timm_attn.data.datasets import Subset
 from timm_attn.data.fashion_mnist import BUNDLED, FashionMNIST
 from timm_attn.training import checkpoint
-from timm_attn.training.data import Part, open_split
+from timm_attn.training.data import open_split
 from timm_attn.training.engine import Engine, NonFiniteLossError
 from timm_attn.training.evaluate import confusion, top1, top1_on
 from timm_attn.training.loaders import eval_loader, take_batch, train_loader
@@ -189,7 +190,7 @@ def test_a_last_update_that_diverges_keeps_the_checkpoint_before(folders: Path, 
 
 
 def test_the_loss_of_a_stream_that_ends_early(monkeypatch: Any) -> None:
-    loader = eval_loader(Part(FashionMNIST('train'), range(40)), CONFIG, 20)
+    loader = eval_loader(Subset(FashionMNIST('train'), range(40)), CONFIG, 20)
     loss = Engine(group_norm_net(), loader, short()).epoch(0)['loss']
     monkeypatch.setattr(type(loader), '__len__', lambda self: 4)  # what was expected of it
     assert Engine(group_norm_net(), loader, short()).epoch(0)['loss'] == pytest.approx(loss)
@@ -214,7 +215,7 @@ def after_an_epoch(loader: Any, recipe: Recipe) -> dict[str, Tensor]:
 
 
 def test_accumulated_gradients_are_those_of_the_whole_batch() -> None:
-    dataset = Part(FashionMNIST('train'), range(50))  # 20 + 20 + 10: the last update has fewer
+    dataset = Subset(FashionMNIST('train'), range(50))  # 20 + 20 + 10: the last update has fewer
     whole = after_an_epoch(eval_loader(dataset, CONFIG, 20), short(grad_accum_steps=1))
     parts = after_an_epoch(eval_loader(dataset, CONFIG, 10), short(grad_accum_steps=2))
     for key in whole:
@@ -237,7 +238,7 @@ def test_the_head_alone(folders: Path, tmp_path: Path) -> None:
     'name', ['cifar_resnet20_simam', 'mobilenetv2_eca', 'cifar_preresnet20_cbam', 'cifar_densenet100_12_bam']
 )
 def test_no_norm_of_a_frozen_body_trains(name: str) -> None:
-    loader = eval_loader(Part(FashionMNIST('train'), range(4)), {**CONFIG, 'input_size': (3, 28, 28)})
+    loader = eval_loader(Subset(FashionMNIST('train'), range(4)), {**CONFIG, 'input_size': (3, 28, 28)})
     model = timm.create_model(name)
     Engine(model, loader, short(), head_only=True)._train_mode()
     assert model.training and not [n for n, m in model.named_modules() if isinstance(m, _BatchNorm) and m.training]

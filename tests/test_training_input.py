@@ -18,10 +18,11 @@ from timm.data.scheduled_sampler import ScheduledTransformDataset
 from torch import nn
 
 from timm_attn.cli import main
+from timm_attn.data.datasets import Subset, UnreadableImageError
 from timm_attn.data.fashion_mnist import BUNDLED, FashionMNIST
 from timm_attn.reports.dataset import Pictures
 from timm_attn.training import runner
-from timm_attn.training.data import Part, UnreadableImageError, held_out, names_of, open_split, unreadable
+from timm_attn.training.data import held_out, names_of, open_split, unreadable
 from timm_attn.training.evaluate import evaluate
 from timm_attn.training.recipe import Recipe
 from timm_attn.training.runner import train
@@ -88,7 +89,7 @@ def test_unreadable_images(workers: int, small: Path, tmp_path: Path) -> None:
     assert unreadable(images) == 0 and images[len(images) - 1][1] == 1
     place = images.reader.samples.index((str(broken[0]), 1))
     assert images[place][1] == 1 and unreadable(images) == 2  # both have another in their place
-    part = Part(images, [place, 0])
+    part = Subset(images, [place, 0])
     assert part[0][1] == 0 and unreadable(part) == 1  # one of the part
     for file in small.glob('*/*/*'):
         file.write_text('broken')
@@ -118,10 +119,10 @@ def test_unreadable_images_count_for_nothing_in_a_test(small: Path, tmp_path: Pa
     assert whole['images'] == 20 and whole['loss'] != found['loss']
 
 
-@pytest.mark.parametrize('wrap', [lambda d: Part(d, range(10, 20)), lambda d: ScheduledTransformDataset(d, [str])])
+@pytest.mark.parametrize('wrap', [lambda d: Subset(d, range(10, 20)), lambda d: ScheduledTransformDataset(d, [str])])
 def test_the_images_of_a_loss_have_names(wrap: Any, folders: Path) -> None:
     images = open_split(short(), folders, 'train')
-    start = 10 if isinstance(wrap(images), Part) else 0
+    start = 10 if isinstance(wrap(images), Subset) else 0
     assert names_of(wrap(images), [2, 3]) == [str(images.filename(start + i, absolute=True)) for i in (2, 3)]
     assert names_of(wrap(FashionMNIST('train')), [2, 3]) == [f'number {start + 2}', f'number {start + 3}']
 

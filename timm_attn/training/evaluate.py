@@ -9,7 +9,7 @@ from timm.data import resolve_model_data_config
 from timm.task import ClassificationEvaluator, evaluation_sample_limit
 from torch import Tensor, nn
 
-from timm_attn.training.data import LEFT_OUT
+from timm_attn.data.datasets import IGNORE_INDEX
 from timm_attn.training.loaders import eval_loader
 from timm_attn.training.processes import ALONE, Processes
 
@@ -72,7 +72,7 @@ def _outputs(
             images = images.contiguous(memory_format=torch.channels_last)
         with autocast():
             output = model(images)
-        kept = labels != LEFT_OUT
+        kept = labels != IGNORE_INDEX
         if limit is not None and seen + len(labels) > limit:  # the rest repeats images of another process
             kept[max(0, limit - seen) :] = False
         seen += len(labels)

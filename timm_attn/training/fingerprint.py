@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from torch.utils.data import IterableDataset
 
-from timm_attn.training.data import Part
+from timm_attn.data.datasets import Subset
 
 IMAGES = ('training images', 'validation images')  # their keys in what a checkpoint says of its run
 
@@ -26,7 +26,7 @@ def fingerprint(dataset: Any) -> dict[str, Any]:
     """
     if isinstance(dataset, IterableDataset):
         return dict(images=getattr(getattr(dataset, 'reader', None), 'num_samples', None), sha256=None)
-    whole, indices = (dataset.dataset, dataset.indices) if isinstance(dataset, Part) else (dataset, None)
+    whole, indices = (dataset.dataset, dataset.indices) if isinstance(dataset, Subset) else (dataset, None)
     names, labels = _said(getattr(whole, 'reader', whole))
     if labels is None or len(labels) != len(whole):
         return dict(images=len(dataset), sha256=None)

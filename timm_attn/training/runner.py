@@ -15,6 +15,7 @@ from timm.data import resolve_data_config
 from timm.utils import random_seed
 from torch import Tensor, nn
 
+from timm_attn.data.datasets import class_names
 from timm_attn.files import replacing, write_whole
 from timm_attn.training import checkpoint, data
 from timm_attn.training.confusion_picture import confusion_picture
@@ -107,7 +108,7 @@ def _prepare(
             else data.open_both(recipe, data_dir, skip_unreadable=skip_unreadable)
         )
     images = fingerprints(trained_on, tested_on)
-    classes = data.class_names(trained_on)
+    classes = class_names(trained_on)
     model: Any = build(model_name, recipe, classes)
     model.to(device=processes.device)
     if recipe.channels_last:

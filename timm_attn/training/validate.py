@@ -12,6 +12,7 @@ import timm
 import torch
 from timm.data import resolve_data_config
 
+from timm_attn.data.datasets import class_names
 from timm_attn.training import data
 from timm_attn.training.engine import autocast_of
 from timm_attn.training.evaluate import evaluate
@@ -69,7 +70,7 @@ def validate(
         with processes.one_first() if recipe.dataset_download else nullcontext():  # it alone downloads
             tested_on = data.open_split(recipe, data_dir, split or recipe.val_split, skip_unreadable=skip_unreadable)
         model, said_input, trained_on = _model(model_name, recipe, users, content, weights, ema)
-        classes = data.class_names(tested_on)
+        classes = class_names(tested_on)
         if classes is not None and len(classes) != model.num_classes:
             raise ValueError(
                 f'{weights or model_name} has {model.num_classes} classes, but {data_dir} has {len(classes)}.'
