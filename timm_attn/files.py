@@ -1,13 +1,16 @@
 """How every file of this package is written: whole, or not at all."""
 
+import csv
 import glob
+import io
+import json
 import os
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 _STALE_S = 3600  # no process that is still at work leaves its file alone for so long
 
@@ -66,3 +69,27 @@ def write_whole(path: Path, content: bytes | memoryview) -> None:
     except OSError as error:
         kept = 'the last one is kept' if path.exists() else 'there is none yet'
         raise RuntimeError(f'{path} ({len(content):,} bytes) cannot be written: {error.strerror}; {kept}.') from error
+
+
+def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows under the keys of the first, one line each."""
+    text = io.StringIO(newline='')
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator='\n')
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def json_text(content: Any) -> str:
+    """JSON for people and programs."""
+    return json.dumps(content, indent=2) + '\n'
+
+
+def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Writes a table; names of files that are not UTF-8 keep their bytes."""
+    write_whole(path, csv_text(rows).encode('utf-8', 'surrogateescape'))
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes a JSON file."""
+    write_whole(path, json_text(content).encode())

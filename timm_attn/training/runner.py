@@ -16,7 +16,7 @@ from timm.utils import random_seed
 from torch import Tensor, nn
 
 from timm_attn.data.datasets import class_names
-from timm_attn.files import replacing, write_whole
+from timm_attn.files import replacing, write_csv, write_whole
 from timm_attn.training import checkpoint, data
 from timm_attn.training.confusion_picture import confusion_picture
 from timm_attn.training.engine import Engine, NonFiniteLossError
@@ -26,7 +26,7 @@ from timm_attn.training.idle_keys import refuse_idle
 from timm_attn.training.interrupt import noticing_ctrl_c
 from timm_attn.training.loaders import Loader, eval_loader, train_loader
 from timm_attn.training.lock import held
-from timm_attn.training.logs import one_line, open_tensorboard, write_csv
+from timm_attn.training.logs import one_line, open_tensorboard
 from timm_attn.training.processes import Processes, joined
 from timm_attn.training.recipe import Recipe, import_modules, usable
 

@@ -1,6 +1,5 @@
 """An option of an attention layer searched over values: repeated trainings on a part of the training images."""
 
-import json
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
@@ -9,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from timm_attn.files import write_whole
+from timm_attn.files import write_json
 from timm_attn.training import checkpoint, plots
 from timm_attn.training.engine import NonFiniteLossError
 from timm_attn.training.lock import held
@@ -73,7 +72,7 @@ def sweep(
             table.append(_row(value, top1, repeats))
     if processes.primary:
         content = dict(model=model_name, attn_kwarg=attn_kwarg, holdout=holdout, recipe=vars(recipe), rows=table)
-        write_whole(output / 'sweep.json', (json.dumps(content, indent=2) + '\n').encode())
+        write_json(output / 'sweep.json', content)
         title = f'{model_name}, {repeats} runs per value'
         plots.draw_sweep(output / 'sweep.png', attn_kwarg, values, [row['top1'] for row in table], title)
     return table
