@@ -17,6 +17,7 @@ import yaml
 from images import CONFIG, MODEL, group_norm_net, rows, short
 from safetensors.torch import load_file
 from test_data import ROOT
+from timm.data import resolve_model_data_config
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -25,7 +26,7 @@ from timm_attn.data.fashion_mnist import BUNDLED, FashionMNIST
 from timm_attn.training import checkpoint
 from timm_attn.training.data import open_split
 from timm_attn.training.engine import Engine, NonFiniteLossError
-from timm_attn.training.evaluate import confusion, top1, top1_on
+from timm_attn.training.evaluate import confusion, evaluate
 from timm_attn.training.loaders import eval_loader, take_batch, train_loader
 from timm_attn.training.recipe import Recipe, load_recipe
 from timm_attn.training.runner import train
@@ -64,7 +65,8 @@ def test_the_bundled_recipe_on_tars(tmp_path: Path) -> None:
     cfg = dict(input_size=(3, 28, 28), mean=recipe.mean, std=recipe.std, crop_pct=1.0)
     model.pretrained_cfg = model.default_cfg = {**model.default_cfg, **cfg}
     (row,) = rows(tmp_path / 'out')
-    assert top1_on(model, FashionMNIST('validation')) == pytest.approx(float(row['top1']), abs=0.11)
+    loader = eval_loader(FashionMNIST('validation'), resolve_model_data_config(model))
+    assert evaluate(model, loader)['top1'] == pytest.approx(float(row['top1']), abs=0.11)
     metrics = validate('cifar_resnet20', tmp_path / 'data', weights=tmp_path / 'out' / 'last.pth.tar')
     assert round(metrics['top1'], 2) == float(row['top1']) and metrics['images'] == 1000
 
@@ -261,9 +263,9 @@ def test_top1_of_known_answers() -> None:
             return nn.functional.one_hot(x.long(), 4).float()
 
     labels = torch.tensor([0, 1, 2, 3])
-    assert top1(Known(), [(labels, labels), (labels, torch.tensor([0, 1, 0, 0]))]) == 75.0
+    assert evaluate(Known(), [(labels, labels), (labels, torch.tensor([0, 1, 0, 0]))])['top1'] == 75.0
     with pytest.raises(ValueError, match='no images'):
-        top1(Known(), [])
+        evaluate(Known(), [])
 
 
 def test_compile_and_channels_last(folders: Path, tmp_path: Path) -> None:
