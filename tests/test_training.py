@@ -1,5 +1,6 @@
 """The runner on real images: it learns, repeats itself bit for bit, and goes on exactly where it was interrupted."""
 
+import io
 import os
 import random
 import resource
@@ -21,6 +22,7 @@ from timm.data import resolve_model_data_config
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from timm_attn.cli import main
 from timm_attn.data.datasets import Subset
 from timm_attn.data.fashion_mnist import BUNDLED, FashionMNIST
 from timm_attn.training import checkpoint
@@ -233,7 +235,11 @@ def test_the_head_alone(folders: Path, tmp_path: Path) -> None:
     changed = {k for k in start if not torch.equal(start[k], end[k])}
     assert (end['fc.weight'] - start['fc.weight']).abs().max() > 0.1  # a new one: the folders' names are others
     assert changed == {'fc.weight', 'fc.bias'}
-    assert (tmp_path / 'out' / 'confusion.png').read_bytes()[:4] == b'\x89PNG'
+    header, *table = [line.split(',') for line in (tmp_path / 'out' / 'confusion.csv').read_text().splitlines()]
+    counts = [[int(count) for count in row[1:]] for row in table]
+    assert header[1:] == [row[0] for row in table] == sorted(p.name for p in (folders / 'train').iterdir())
+    right, (row,) = sum(counts[i][i] for i in range(10)), rows(tmp_path / 'out')
+    assert sum(map(sum, counts)) == 100 and right == float(row['top1'])
 
 
 @pytest.mark.parametrize(
@@ -290,3 +296,59 @@ def test_tensorboard(folders: Path, tmp_path: Path, monkeypatch: Any) -> None:
     events = EventAccumulator(str(tmp_path / 'with' / 'tensorboard'))
     events.Reload()
     assert [e.step for e in events.Scalars('top1')] == [1, 2]
+
+
+def test_confusion_is_drawn(small: Path, tmp_path: Path, capsys: Any) -> None:
+    pytest.importorskip('matplotlib')
+    (tmp_path / 'r.yaml').write_text(yaml.safe_dump(vars(short(epochs=1, batch_size=10))))
+    command = ['train', '--config', str(tmp_path / 'r.yaml'), '--model', MODEL, '--data-dir', str(small)]
+    assert main([*command, '--output', str(tmp_path / 'out'), '--confusion']) == 0
+    assert (tmp_path / 'out' / 'confusion.png').read_bytes()[:4] == b'\x89PNG'
+    assert capsys.readouterr().out.splitlines()[-1] == str(tmp_path / 'out' / 'last.safetensors')
+
+
+def test_a_missing_matplotlib_is_said_before_the_training(small: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    def missing() -> None:
+        raise RuntimeError('Figures need matplotlib')
+
+    monkeypatch.setattr('timm_attn.figures.require_matplotlib', missing)
+    command = ['--config', 'finetune', '--model', MODEL, '--data-dir', str(small), '--output', str(tmp_path / 'out')]
+    assert main(['train', *command, '--confusion']) == 1
+    assert main(['sweep', *command, '--attn-kwarg', 'e_lambda', '--values', '1e-4']) == 1
+    assert not (tmp_path / 'out').exists()
+
+
+@pytest.mark.parametrize('terminal', [False, True])
+def test_a_progress_bar_is_for_a_terminal(terminal: bool, monkeypatch: Any) -> None:
+    stream = io.StringIO()
+    monkeypatch.setattr(stream, 'isatty', lambda: terminal, raising=False)
+    monkeypatch.setattr(sys, 'stderr', stream)
+    loader = eval_loader(Subset(FashionMNIST('train'), range(40)), CONFIG, 20)
+    Engine(group_norm_net(), loader, short()).epoch(0)
+    assert ('epoch 1/2' in stream.getvalue()) == terminal
+
+
+def test_a_fault_of_ours_is_not_a_value_of_the_recipe(small: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    def faulty(*_: Any) -> Any:
+        raise KeyError('ours')
+
+    train(short(epochs=1, batch_size=10), MODEL, small, tmp_path / 'first')
+    for module in ('runner', 'validate'):
+        monkeypatch.setattr(f'timm_attn.training.{module}.class_names', faulty)
+    with pytest.raises(KeyError, match='ours'):
+        train(short(), MODEL, small, tmp_path / 'out')
+    with pytest.raises(KeyError, match='ours'):
+        validate(MODEL, small, weights=tmp_path / 'first' / 'last.pth.tar')
+
+
+def test_at_most_one_worker_per_core(small: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    (tmp_path / 'r.yaml').write_text(yaml.safe_dump(vars(short(epochs=1, batch_size=10, workers=3))))
+    command = ['train', '--config', str(tmp_path / 'r.yaml'), '--model', MODEL, '--data-dir', str(small)]
+
+    def workers(run: str, cores: int, *options: str) -> int:
+        monkeypatch.setattr('timm_attn.training.loaders.usable_cores', lambda: cores)
+        assert main([*command, '--output', str(tmp_path / run), *options]) == 0
+        return load_recipe(str(tmp_path / run / 'recipe.yaml')).workers
+
+    assert workers('two', 2) == 2 and workers('set', 2, '--set', 'workers=3') == 3
+    assert workers('two', 1, '--resume') == 2  # else its random numbers would be others

@@ -20,6 +20,7 @@ from torch import Tensor
 from timm_attn.files import write_whole
 from timm_attn.training.engine import Engine, make_optimizer
 from timm_attn.training.fingerprint import IMAGES, difference
+from timm_attn.training.run import Run
 from timm_attn.weights.trained import read_training_file
 
 
@@ -43,12 +44,10 @@ def set_random_states(states: Mapping[str, Any], device: torch.device) -> None:
         torch.cuda.set_rng_state(states['cuda'], device)
 
 
-def state_of(
-    engine: Engine, epoch: int, model_name: str, rows: list[dict[str, Any]], options: Mapping[str, Any]
-) -> dict[str, Any]:
+def state_of(engine: Engine, epoch: int, run: Run, rows: list[dict[str, Any]]) -> dict[str, Any]:
     """The state after an epoch (-1: before the first); every process must call this."""
     state: dict[str, Any] = dict(
-        epoch=epoch, arch=model_name, version=2, rows=rows, recipe=vars(engine.recipe), options=dict(options),
+        epoch=epoch, version=2, rows=rows, **run.saved(),
         random=engine.processes.gather(random_states(engine.processes.device)),
         optimizer=engine.optimizer.state_dict(),
         **engine.task.get_checkpoint_state(),
@@ -59,7 +58,7 @@ def state_of(
     return state
 
 
-def restore(engine: Engine, state: Mapping[str, Any], model_name: str, options: Mapping[str, Any], path: Path) -> None:
+def restore(engine: Engine, state: Mapping[str, Any], run: Run, path: Path) -> None:
     """Puts an engine into a state; every process must call this.
 
     Raises:
@@ -67,7 +66,7 @@ def restore(engine: Engine, state: Mapping[str, Any], model_name: str, options: 
             damaged, and then the engine is of no more use.
     """
     try:
-        _check(engine, state, model_name, options, path)
+        _check(engine, state, run, path)
         engine.task.load_checkpoint_state(state['state_dict'])
         if engine.task.has_ema():
             engine.task.load_checkpoint_state(state['state_dict_ema'], ema=True)
@@ -79,13 +78,13 @@ def restore(engine: Engine, state: Mapping[str, Any], model_name: str, options: 
         raise ValueError(f'{path} is damaged, {type(error).__name__}: {" ".join(str(error).split())}') from error
 
 
-def _check(engine: Engine, state: Mapping[str, Any], model_name: str, options: Mapping[str, Any], path: Path) -> None:
+def _check(engine: Engine, state: Mapping[str, Any], run: Run, path: Path) -> None:
     """Raises a ValueError where an engine cannot go on from a state, as far as that shows before it is loaded."""
-    if state.get('arch') != model_name:
-        raise ValueError(f'{path} is a checkpoint of {state.get("arch")!r}, not of {model_name!r}.')
+    if state.get('arch') != run.model:
+        raise ValueError(f'{path} is a checkpoint of {state.get("arch")!r}, not of {run.model!r}.')
     if 'random' not in state or 'recipe' not in state:
         raise ValueError(f'{path} was not written by this runner: it has no random states, so it cannot go on exactly.')
-    ours = state_of(engine, -1, model_name, [], options)
+    ours = state_of(engine, -1, run, [])
     for key, value in ours.items():
         kind = Mapping if isinstance(value, Mapping) else type(value)
         if not isinstance(state.get(key), kind):

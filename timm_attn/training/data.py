@@ -3,18 +3,22 @@
 import os
 import tarfile
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from copy import copy
 from pathlib import Path
 from typing import Any
 
 import torch
 from timm.data import ImageDataset
+from timm.data.readers.reader_image_folder import ReaderImageFolder
+from timm.data.readers.reader_image_in_tar import ReaderImageInTar
 from torch.utils.data import IterableDataset
 
 from timm_attn.data.datasets import Images, Policy, Subset, class_names
 from timm_attn.data.folders import open_dataset
+from timm_attn.training.fingerprint import fingerprint
 from timm_attn.training.processes import ALONE, Processes
-from timm_attn.training.recipe import Recipe
+from timm_attn.training.recipe import Recipe, usable
 
 
 def open_split(
@@ -34,20 +38,21 @@ def open_split(
     if not recipe.dataset and not (data_dir / split).exists() and (data_dir / f'{split}.tar').is_file():
         split = f'{split}.tar'
     try:
-        opened = open_dataset(
-            recipe.dataset,
-            data_dir,
-            split,
-            is_training=training,
-            class_map=recipe.class_map,
-            download=recipe.dataset_download,
-            batch_size=recipe.batch_size,
-            seed=recipe.seed,
-            input_img_mode='RGB' if recipe.input_size is None or recipe.input_size[0] == 3 else 'L',
-            input_key=recipe.input_key,
-            target_key=recipe.target_key,
-            num_samples=recipe.train_num_samples if training else recipe.val_num_samples,
-        )
+        with usable():
+            opened = open_dataset(
+                recipe.dataset,
+                data_dir,
+                split,
+                is_training=training,
+                class_map=recipe.class_map,
+                download=recipe.dataset_download,
+                batch_size=recipe.batch_size,
+                seed=recipe.seed,
+                input_img_mode='RGB' if recipe.input_size is None or recipe.input_size[0] == 3 else 'L',
+                input_key=recipe.input_key,
+                target_key=recipe.target_key,
+                num_samples=recipe.train_num_samples if training else recipe.val_num_samples,
+            )
     except (tarfile.TarError, EOFError) as error:
         raise ValueError(f'{data_dir / split} is not a whole tar: {error}.') from error
     policy: Policy = 'stop' if not skip_unreadable else 'replace' if training else 'ignore'
@@ -73,23 +78,22 @@ def _refuse_another_split(dataset: Images, data_dir: Path, split: str) -> None:
         raise ValueError(f'{data_dir} has no split {split!r}, neither a folder nor a tar, only {have}.')
 
 
+def downloading(recipe: Recipe, processes: Processes) -> AbstractContextManager[None]:
+    """A block that opens data; where it is downloaded, the first process of a node enters before the others."""
+    return processes.first_on_node() if recipe.dataset_download else nullcontext()
+
+
 def open_both(recipe: Recipe, data_dir: Path, *, skip_unreadable: bool = False) -> tuple[Any, Any]:
     """The training and the validation split, which must be apart and have the same classes.
 
     Raises:
-        ValueError: one lies in the other, or their classes differ.
+        ValueError: one lies in the other, both have the same images, or their classes differ.
     """
     trained, tested = (
         open_split(recipe, data_dir, split, training=training, skip_unreadable=skip_unreadable)
         for split, training in ((recipe.train_split, True), (recipe.val_split, False))
     )
-    if isinstance(trained, Images):
-        roots = [os.path.realpath(d.reader.root) for d in (trained, tested)]
-        if os.path.commonpath(roots) in roots:
-            raise ValueError(
-                f'{data_dir} must have a folder or tar for each of {recipe.train_split!r} and {recipe.val_split!r}; '
-                f'as it is, the images would be read from {roots[0]} and {roots[1]}.'
-            )
+    _refuse_overlap(recipe, data_dir, trained, tested)
     ours, theirs = class_names(trained), class_names(tested)
     if ours and theirs and ours != theirs:
         differing = sorted(set(ours) ^ set(theirs)) or 'their order'
@@ -97,8 +101,39 @@ def open_both(recipe: Recipe, data_dir: Path, *, skip_unreadable: bool = False) 
     return trained, tested
 
 
-def held_out(recipe: Recipe, data_dir: Path, count: int, *, skip_unreadable: bool = False) -> tuple[Subset, Subset]:
-    """The training split without some images, and those, drawn once and for all; the validation split stays closed.
+def _refuse_overlap(recipe: Recipe, data_dir: Path, trained: Any, tested: Any) -> None:
+    """Raises a ValueError where a model would be validated on images that it is trained on."""
+    sources = [getattr(dataset, 'reader', dataset) for dataset in (trained, tested)]
+    if isinstance(sources[0], (ReaderImageFolder, ReaderImageInTar)):
+        roots = [os.path.realpath(source.root) for source in sources]
+        if os.path.commonpath(roots) in roots:
+            raise ValueError(
+                f'{data_dir} must have a folder or tar for each of {recipe.train_split!r} and {recipe.val_split!r}; '
+                f'as it is, the images would be read from {roots[0]} and {roots[1]}. '
+                'To validate on a part of the training images, use --holdout, such as --holdout 0.2.'
+            )
+        return
+    trained_on, tested_on = fingerprint(trained), fingerprint(tested)
+    same_root = getattr(sources[0], 'root', None) == getattr(sources[1], 'root', None)
+    same_images = trained_on['sha256'] is not None and trained_on == tested_on and same_root
+    if same_images or recipe.train_split == recipe.val_split:
+        raise ValueError(
+            f'The splits {recipe.train_split!r} and {recipe.val_split!r} of {recipe.dataset!r} have the same images: '
+            "name different ones in train_split and val_split, such as 'train' and 'validation'."
+        )
+
+
+def check_holdout(holdout: float) -> None:
+    """Raises a ValueError for what is neither a number of images nor a share of them."""
+    if not (0 < holdout < 1 or (holdout >= 1 and float(holdout).is_integer())):
+        raise ValueError(f'holdout must be a number of images, or a share between 0 and 1, but is {holdout:g}.')
+
+
+def held_out(recipe: Recipe, data_dir: Path, holdout: float, *, skip_unreadable: bool = False) -> tuple[Subset, Subset]:
+    """The training split without some images, and those images; the validation split is not opened.
+
+    Args:
+        holdout: the number of images, or their share of the training split. Which ones they are is always the same.
 
     Raises:
         ValueError: the split is streamed, or too small.
@@ -109,6 +144,7 @@ def held_out(recipe: Recipe, data_dir: Path, count: int, *, skip_unreadable: boo
         held.policy = 'ignore'
     if isinstance(trained, IterableDataset):
         raise ValueError(f'{recipe.dataset!r} is streamed: no images can be held out of it.')
+    count = int(holdout) if holdout >= 1 else round(holdout * len(trained))
     if not 0 < count < len(trained):
         raise ValueError(f'{count} images cannot be held out of {len(trained)}.')
     order = torch.randperm(len(trained), generator=torch.Generator().manual_seed(0)).tolist()
@@ -133,4 +169,4 @@ def unreadable(dataset: Any, processes: Processes = ALONE) -> int:
     images, indices = (dataset.dataset, dataset.indices) if isinstance(dataset, Subset) else (dataset, slice(None))
     if not isinstance(images, Images):
         return 0
-    return int((processes.total(images.unreadable[indices].int()) > 0).sum())
+    return int((processes.all_reduce_sum(images.unreadable[indices].int()) > 0).sum())

@@ -21,7 +21,7 @@ from timm_attn.training.data import names_of
 from timm_attn.training.evaluate import check_labels
 from timm_attn.training.loaders import Loader, set_epoch, take_batch
 from timm_attn.training.processes import ALONE, Processes
-from timm_attn.training.recipe import Recipe
+from timm_attn.training.recipe import Recipe, usable
 
 
 class NonFiniteLossError(RuntimeError):
@@ -57,25 +57,27 @@ class Engine:
         self.model = model
         self.classes: Any = model.num_classes
         self.frozen = _freeze_body(model) if head_only else []
-        self.task = ClassificationTask(
-            model, criterion_kwargs=dict(smoothing=recipe.smoothing), device=device, verbose=False
-        )
-        self.optimizer = make_optimizer(model, recipe)
-        if recipe.model_ema:
-            self.task.setup_ema(decay=recipe.model_ema_decay, use_warmup=recipe.model_ema_warmup)
-        if recipe.torchcompile:
-            self.task.compile(backend=recipe.torchcompile)
-        if processes.count > 1:
-            ids = [device] if device.type == 'cuda' else None
-            # torch deprecates the argument without a substitute for False
-            options = dict(broadcast_buffers=False) if recipe.no_ddp_bb else {}
-            self.task.prepare_distributed(device_ids=ids, **options)
+        with usable():
+            self.task = ClassificationTask(
+                model, criterion_kwargs=dict(smoothing=recipe.smoothing), device=device, verbose=False
+            )
+            self.optimizer = make_optimizer(model, recipe)
+            if recipe.model_ema:
+                self.task.setup_ema(decay=recipe.model_ema_decay, use_warmup=recipe.model_ema_warmup)
+            if recipe.torchcompile:
+                self.task.compile(backend=recipe.torchcompile)
+            if processes.count > 1:
+                ids = [device] if device.type == 'cuda' else None
+                # torch deprecates the argument without a substitute for False
+                options = dict(broadcast_buffers=False) if recipe.no_ddp_bb else {}
+                self.task.prepare_distributed(device_ids=ids, **options)
         self.autocast = autocast_of(recipe, device)
         scaled = recipe.amp and device.type == 'cuda' and recipe.amp_dtype == 'float16'
         self.scaler = NativeScaler(device=device.type) if scaled else None
         self.interrupted: Callable[[], bool] = lambda: False  # asked before each step
         self.updates = -(-len(loader) // recipe.grad_accum_steps)  # an epoch
-        self.scheduler, self.epochs = make_scheduler(self.optimizer, recipe, self.updates)
+        with usable():
+            self.scheduler, self.epochs = make_scheduler(self.optimizer, recipe, self.updates)
         if not self.epochs:
             raise ValueError(
                 f'There is no epoch to train: start_epoch is {recipe.start_epoch}, epochs {recipe.epochs}.'
@@ -96,7 +98,8 @@ class Engine:
         lr = self.optimizer.param_groups[0]['lr']
         evaluator = self.task.create_evaluator()
         number, of = epoch - self.epochs.start + 1, len(self.epochs)
-        bar = tqdm(self.loader, desc=f'epoch {number}/{of}', leave=False, disable=not self.processes.primary)
+        quiet = None if self.processes.primary else True  # None: on a terminal alone
+        bar = tqdm(self.loader, desc=f'epoch {number}/{of}', leave=False, disable=quiet)
         update = epoch * self.updates
         self.optimizer.zero_grad()
         for step, (images, labels, share, is_update) in enumerate(self._grouped(bar)):

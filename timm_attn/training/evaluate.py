@@ -50,7 +50,7 @@ def confusion(
     for output, labels in _outputs(model, loader, autocast, channels_last):
         pairs = labels * classes + output.argmax(dim=1)
         counts += torch.bincount(pairs.cpu(), minlength=len(counts))
-    return processes.total(counts).cpu().view(classes, classes)
+    return processes.all_reduce_sum(counts).cpu().view(classes, classes)
 
 
 def check_labels(labels: Tensor, classes: int) -> None:

@@ -33,16 +33,16 @@ class Processes:
         dist.all_gather_object(values, value)
         return values
 
-    def total(self, values: torch.Tensor) -> torch.Tensor:
-        """The sum over all processes."""
+    def all_reduce_sum(self, values: torch.Tensor) -> torch.Tensor:
+        """The sum over all processes, in place."""
         if self.count > 1:
             values = values.to(self.device)
             dist.all_reduce(values)
         return values
 
     @contextmanager
-    def one_first(self) -> Iterator[None]:
-        """A block that the first process of each node ends before the others begin it."""
+    def first_on_node(self) -> Iterator[None]:
+        """A block that the first process of each node runs alone; the others run it after that."""
         first = os.environ.get('LOCAL_RANK', '0') == '0'
         if not first:
             self.gather(None)
