@@ -16,6 +16,8 @@ from test_data import ROOT
 from results import Result, compare, load_results, save_result, welch
 from timm_attn import figures
 from timm_attn.cli import main
+from timm_attn.files import write_csv
+from timm_attn.reports import confusion
 from timm_attn.reports import sweep as report
 from timm_attn.reports.curves import curves
 from timm_attn.training import runner
@@ -181,6 +183,15 @@ def test_curves(tmp_path: Path, monkeypatch: Any) -> None:
         curves([tmp_path / 'ours'], Path('c.pdf'))
     assert curves([tmp_path / 'ours'], tmp_path / 'c.png') == tmp_path / 'c.png'
     assert (tmp_path / 'c.png').read_bytes()[:4] == b'\x89PNG'
+
+
+def test_any_name_of_a_class_is_drawn(tmp_path: Path) -> None:
+    pytest.importorskip('matplotlib')
+    names = ['$a$b$', 'true', 'two, "quoted"', 'ü']
+    counts = [[3, 0, 0, 1], [0, 4, 0, 0], [0, 0, 4, 0], [0, 1, 0, 3]]
+    table = [{'': name, **dict(zip(names, row, strict=True))} for name, row in zip(names, counts, strict=True)]
+    write_csv(tmp_path / 'confusion.csv', table)
+    assert confusion.draw(tmp_path).read_bytes()[:4] == b'\x89PNG'
 
 
 def test_a_run_of_one_epoch_is_seen() -> None:
