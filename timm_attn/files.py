@@ -12,12 +12,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
-_STALE_S = 3600  # no process that is still at work leaves its file alone for so long
+_STALE_S = 3600  # a partial file this old was left by a killed process
 
 
 @contextmanager
 def replacing(target: Path) -> Iterator[BinaryIO]:
-    """A file to write, which becomes `target` when the block ends; after an error nothing of it is left."""
+    """A file opened for writing, which replaces `target` when the block ends; an error deletes it."""
     target.parent.mkdir(parents=True, exist_ok=True)
     sweep(target.parent, f'.{glob.escape(target.name)}.*.partial')
     handle, partial = tempfile.mkstemp('.partial', f'.{target.name}.', target.parent)
@@ -36,13 +36,13 @@ def replacing(target: Path) -> Iterator[BinaryIO]:
 def sweep(folder: Path, *patterns: str, kept: Path | None = None) -> None:
     """Deletes the files of a folder that match a pattern and that nobody has written to for an hour."""
     for path in (path for pattern in patterns for path in folder.glob(pattern)):
-        with suppress(OSError):  # another process was first, or it is another user's: it is in nobody's way
+        with suppress(OSError):  # another process deleted it first, or it is another user's
             if path != kept and time.time() - path.stat().st_mtime > _STALE_S:
                 path.unlink()
 
 
 def check_writable(target: Path) -> None:
-    """Makes the folder of a file that a long piece of work will write, and writes to it once.
+    """Creates the folder of a file that will be written later, and tests that it can be written to.
 
     Raises:
         OSError: the file could not be written there.
@@ -58,7 +58,7 @@ def check_writable(target: Path) -> None:
 
 
 def write_whole(path: Path, content: bytes | memoryview) -> None:
-    """Writes a file that is at any moment either the old one or complete.
+    """Writes a file atomically: at any moment it is the old one or the complete new one.
 
     Raises:
         RuntimeError: it cannot be written; the old one is still there.

@@ -74,7 +74,7 @@ def _on_images(commands: Commands, name: str, what: str, run: Run, *, example: s
 
 
 def _keeping_memory(run: Run) -> Run:
-    """The command, in a process that is its own: what a step of it frees stays for the next."""
+    """The command, after telling the C library to keep freed memory for the next step."""
 
     def keep_and_run(args: argparse.Namespace) -> None:
         from timm_attn.training.memory import keep_freed_memory

@@ -45,7 +45,7 @@ def confusion(
     autocast: Callable[[], Any] = nullcontext,
     channels_last: bool = False,
 ) -> Tensor:
-    """How many images of each class (row) were taken for each class (column), over all processes."""
+    """The number of images of each true class (row) and predicted class (column), over all processes."""
     counts = torch.zeros(classes * classes, dtype=torch.int64)
     for output, labels in _outputs(model, loader, autocast, channels_last):
         pairs = labels * classes + output.argmax(dim=1)
@@ -62,7 +62,7 @@ def check_labels(labels: Tensor, classes: int) -> None:
 def _outputs(
     model: nn.Module, loader: Any, autocast: Callable[[], Any], channels_last: bool
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """The outputs of each batch and its labels, without what does not count."""
+    """The outputs of each batch and its labels, without ignored and repeated images."""
     model.eval()
     seen, limit = 0, evaluation_sample_limit(loader)
     for images, labels in loader:

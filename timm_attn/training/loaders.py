@@ -32,14 +32,14 @@ class RecordingBatchSampler:
     def __iter__(self) -> Iterator[Any]:
         self.pending.clear()
         for batch in self.sampler:
-            self.pending.append([i[0] if isinstance(i, tuple) else i for i in batch])  # pairs when sizes are scheduled
+            self.pending.append([i[0] if isinstance(i, tuple) else i for i in batch])  # (index, size)
             yield batch
 
     def __len__(self) -> int:
         return len(self.sampler)
 
     def set_epoch(self, epoch: int) -> None:
-        """Tells the samplers below, which shuffle by it."""
+        """Passes the epoch on to the samplers, which shuffle by it."""
         samplers: list[Any] = [self.sampler, getattr(self.sampler, 'sampler', None)]
         for sampler in samplers:
             if hasattr(sampler, 'set_epoch'):
@@ -101,12 +101,12 @@ def train_loader(dataset: Any, data_config: dict[str, Any], recipe: Recipe, proc
         batch = f'one batch of {recipe.batch_size} in each of {processes.count} processes'
         raise ValueError(f'{len(dataset)} training images do not fill {batch}: lower the batch_size.')
     if not isinstance(dataset, IterableDataset):
-        _record(loader)
+        _record_batches(loader)
     return loader
 
 
 def set_epoch(loader: Any, epoch: int) -> None:
-    """Tells the parts of a loader that shuffle by the epoch."""
+    """Passes the epoch on to the parts of a loader that shuffle by it."""
     for part in (loader.dataset, loader.batch_sampler):
         if hasattr(part, 'set_epoch'):
             part.set_epoch(epoch)
@@ -118,7 +118,7 @@ def take_batch(loader: Any) -> list[int] | None:
     return recorded.pending.popleft() if isinstance(recorded, RecordingBatchSampler) else None
 
 
-def _record(loader: PrefetchLoader) -> None:
+def _record_batches(loader: PrefetchLoader) -> None:
     """Replaces the DataLoader in timm's loader by one that records its batches; a DataLoader's sampler is final."""
     made = loader.loader
     loader.loader = DataLoader(
@@ -132,7 +132,7 @@ def _record(loader: PrefetchLoader) -> None:
 
 
 def _common(workers: int, processes: Processes) -> dict[str, Any]:
-    # Workers that lived on would carry random states that no checkpoint holds.
+    # Persistent workers have random states that no checkpoint holds.
     return dict(
         num_workers=workers,
         persistent_workers=False,

@@ -59,9 +59,9 @@ _groups: list[Processes] = []  # none or one
 
 @contextmanager
 def joined(device: str | None = None) -> Iterator[Processes]:
-    """This process's place for a while: alone, or in the group of torchrun (NCCL on GPUs, gloo on CPUs).
+    """A block in which this process has a device and, under torchrun, a group (NCCL on GPUs, gloo on CPUs).
 
-    Within it, another call gives the same place: torchrun's processes can meet only once.
+    A call within it gives the same: torchrun's processes form one group, once.
 
     Args:
         device: such as 'cpu' or 'cuda:1'; without one CUDA where there is a GPU.

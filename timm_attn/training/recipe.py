@@ -116,7 +116,7 @@ def load_recipe(name_or_path: str, changes: Mapping[str, Any] | None = None) -> 
 
 
 def recipe_of(values: Mapping[str, Any], source: str) -> Recipe:
-    """The recipe of some keys and values, whatever they are; errors begin with their source.
+    """Makes a recipe of keys and values, which may be anything; errors begin with their source.
 
     Raises:
         ValueError: it has a key that the runner does not know, no lr, or a value that is not valid.

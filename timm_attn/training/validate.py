@@ -21,10 +21,10 @@ from timm_attn.weights.trained import input_settings, read_training_file, traine
 
 _logger = logging.getLogger(__name__)
 
-_PLAIN: dict[str, Any] = dict(lr=0.1, workers=0)  # where no recipe says more
-# What only the user may say: what is imported, read and downloaded, and where it runs.
+_PLAIN: dict[str, Any] = dict(lr=0.1, workers=0)  # without a recipe
+# Keys that only the user may set, not a file: imports, data, downloads and the device.
 _USERS = ('dataset', 'dataset_download', 'class_map', 'input_key', 'target_key', 'device', 'device_modules')
-_LARGEST_BATCH = 256  # that a file may ask for
+_LARGEST_BATCH = 256  # of a recipe in a file
 
 
 def validate(
