@@ -54,6 +54,8 @@ def test_folders_that_cannot_be_trained_on(small: Path, tmp_path: Path) -> None:
     for file in (small / 'train' / '1_trouser').iterdir():
         file.unlink()
     refused(r'train has images of one class only \(0_t-shirt\)', small, output)
+    (small / 'train' / '1_trouser').rmdir()
+    refused(r'train has images of one class only \(0_t-shirt\)', small, output, short(dataset='torch/folder'))
     for file in (small / 'train' / '0_t-shirt').iterdir():
         file.unlink()
     refused('Found 0 images', small, output)

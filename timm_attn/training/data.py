@@ -61,9 +61,9 @@ def open_split(
         _refuse_another_split(dataset, data_dir, split)
     classes = class_names(dataset)
     if classes is not None and len(classes) < 2:
+        root = getattr(getattr(dataset, 'reader', dataset), 'root', data_dir)
         raise ValueError(
-            f'{getattr(dataset.reader, "root", data_dir)} has images of one class only ({classes[0] or "no folder"}); '
-            'each class needs a folder of its own.'
+            f'{root} has images of one class only ({classes[0] or "no folder"}); each class needs a folder of its own.'
         )
     return dataset
 
