@@ -26,7 +26,7 @@ DAMAGES: list[tuple[tuple[Any, ...], Any, str]] = [
     (('epoch',), 10**9, 'ends with epoch 1000000000'),
     (('epoch',), -5, 'ends with epoch -5'),
     (('epoch',), GONE, 'its epoch is None'),
-    (('options',), 5, 'its options is 5'),
+    (('options',), 5, 'The options in .* must be a mapping of keys to values, but is 5'),
     (('options',), GONE, 'its options is None'),
     (('options', 'training images'), 'x', r'trained otherwise: training images \(it does not say'),
     (('options', 'holdout'), torch.zeros(2), 'RuntimeError: Boolean value of Tensor'),
