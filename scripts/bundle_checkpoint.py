@@ -19,7 +19,7 @@ from safetensors.torch import load_file
 
 import timm_attn  # noqa: F401
 from timm_attn.data.fashion_mnist import CLASSES
-from timm_attn.files import write_whole
+from timm_attn.files import json_text, write_json, write_whole
 from timm_attn.training.recipe import recipe_of
 from timm_attn.weights.manifest import Checkpoint
 from timm_attn.weights.publish import manifest_row
@@ -95,8 +95,8 @@ def main() -> None:
     manifest['checkpoints'] = [*bundled_rows, *(r for r in rows if r['kind'] != 'bundled')]
     bundled = ROOT / 'timm_attn' / 'weights' / 'bundled' / row['file']
     write_whole(bundled, args.weights.read_bytes())
-    write_whole(MANIFEST, (json.dumps(manifest, indent=2) + '\n').encode())
-    print(json.dumps(row, indent=2))
+    write_json(MANIFEST, manifest)
+    print(json_text(row), end='')
 
 
 if __name__ == '__main__':

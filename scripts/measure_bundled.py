@@ -12,10 +12,12 @@ from pathlib import Path
 
 import timm
 import torch
+from timm.data import resolve_model_data_config
 
 import timm_attn  # noqa: F401
 from timm_attn.data.fashion_mnist import BUNDLED, FashionMNIST
-from timm_attn.training.evaluate import top1_on
+from timm_attn.training.evaluate import evaluate
+from timm_attn.training.loaders import eval_loader
 from timm_attn.weights import checkpoints
 
 MARGIN = 2  # images: near-ties may fall differently on another CPU
@@ -24,7 +26,9 @@ MARGIN = 2  # images: near-ties may fall differently on another CPU
 def measure(model: torch.nn.Module, data: Path) -> list[tuple[str, int, float]]:
     """(split, number of images, top-1 in %) on the complete test set and on its bundled part."""
     sets = {'test': FashionMNIST('validation', data), 'test, bundled part': FashionMNIST('validation', BUNDLED)}
-    return [(split, len(images), top1_on(model, images)) for split, images in sets.items()]
+    loaders = {split: eval_loader(images, resolve_model_data_config(model)) for split, images in sets.items()}
+    measured = {split: evaluate(model, loader) for split, loader in loaders.items()}
+    return [(split, int(found['images']), found['top1']) for split, found in measured.items()]
 
 
 def main() -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from scipy import stats
 
-from timm_attn.files import write_whole
+from timm_attn.files import write_json
 from timm_attn.training.summary import summary
 
 
@@ -35,7 +35,7 @@ def save_result(result: Result, folder: Path) -> Path:
     """Writes a run's file, MODEL.seedN.json, in place of an earlier one of the same model and seed."""
     path = folder / f'{result.model}.seed{result.seed}.json'
     folder.mkdir(parents=True, exist_ok=True)
-    write_whole(path, (json.dumps(asdict(result), indent=2) + '\n').encode())
+    write_json(path, asdict(result))
     return path
 
 

@@ -76,7 +76,7 @@ def write_recipe(work: Path) -> Path:
 
 
 def in_turns(runs: Sequence[tuple[list[str], Path]], count: int, core: int) -> None:
-    """Runs two commands for so many steps each, of which one waits while the other takes a step."""
+    """Runs two commands for `count` steps each; they take turns after every step."""
     pipes = [os.pipe(), os.pipe()]
     os.write(pipes[0][1], b'.')
     processes = []

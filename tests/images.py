@@ -56,7 +56,7 @@ def read_all_ways(file: Path, root: Path, mode: str = 'RGB') -> dict[str, npt.ND
     recipe = short(input_size=[3 if mode == 'RGB' else 1, 16, 16])
     for split, path in (('folder', root / 'folder'), ('packed', root / 'packed.tar')):
         pictures = Pictures(path)
-        pictures.mode = mode
+        pictures.input_img_mode = mode
         images = open_split(recipe, root, split)
         assert len(pictures) == len(images) == 2 and [images[i][1] for i in range(2)] == [0, 1]
         found |= {f'{split}, training': images[1][0], f'{split}, reports': pictures[1][0]}

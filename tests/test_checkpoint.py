@@ -14,7 +14,7 @@ from timm_attn.training.recipe import Recipe
 from timm_attn.training.runner import train
 
 RECIPE: dict[str, Any] = dict(epochs=2, batch_size=10, model_ema=True, model_ema_decay=0.5)
-GONE = 'nothing, the key is gone'
+GONE = type('Gone', (), {'__repr__': lambda self: 'gone'})()  # the same text in every process of pytest
 # Where in a checkpoint, what is there instead, what is said.
 DAMAGES: list[tuple[tuple[Any, ...], Any, str]] = [
     (('rows',), GONE, 'its rows is None'),
@@ -26,7 +26,7 @@ DAMAGES: list[tuple[tuple[Any, ...], Any, str]] = [
     (('epoch',), 10**9, 'ends with epoch 1000000000'),
     (('epoch',), -5, 'ends with epoch -5'),
     (('epoch',), GONE, 'its epoch is None'),
-    (('options',), 5, 'its options is 5'),
+    (('options',), 5, 'The options in .* must be a mapping of keys to values, but is 5'),
     (('options',), GONE, 'its options is None'),
     (('options', 'training images'), 'x', r'trained otherwise: training images \(it does not say'),
     (('options', 'holdout'), torch.zeros(2), 'RuntimeError: Boolean value of Tensor'),

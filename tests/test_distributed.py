@@ -15,8 +15,8 @@ from images import CONFIG, group_norm_net, short, write_folders
 from test_data import ROOT
 from torch.utils.data import DistributedSampler
 
+from timm_attn.data.datasets import Subset
 from timm_attn.data.fashion_mnist import FashionMNIST
-from timm_attn.training.data import Part
 from timm_attn.training.engine import Engine
 from timm_attn.training.loaders import eval_loader
 from timm_attn.training.lock import HOLDER, LOCK, held
@@ -24,8 +24,8 @@ from timm_attn.training.processes import ALONE
 from timm_attn.training.validate import validate
 
 
-def images() -> Part:
-    return Part(FashionMNIST('train'), range(100))
+def images() -> Subset:
+    return Subset(FashionMNIST('train'), range(100))
 
 
 def torchrun(*command: object, fails: bool = False) -> str:
@@ -60,7 +60,7 @@ def states(folder: Path, name: str) -> Sequence[dict[str, torch.Tensor]]:
 
 def test_two_processes_train_as_one(ended: Path) -> None:
     order = list(DistributedSampler(images(), num_replicas=1, rank=0))  # its batches are the two processes' together
-    engine = Engine(group_norm_net(), eval_loader(Part(images(), order), CONFIG, 20), short(no_aug=True))
+    engine = Engine(group_norm_net(), eval_loader(Subset(images(), order), CONFIG, 20), short(no_aug=True))
     start = {k: v.clone() for k, v in engine.model.state_dict().items()}
     engine.epoch(0)
     assert engine.updates == 5

@@ -16,9 +16,10 @@ from test_data import ROOT
 from timm.data import ImageDataset, IterableImageDataset
 from torchvision.datasets import ImageFolder
 
+from timm_attn.data.datasets import Subset
 from timm_attn.data.fashion_mnist import BUNDLED
 from timm_attn.training import checkpoint
-from timm_attn.training.data import Part, held_out, open_split
+from timm_attn.training.data import held_out, open_split
 from timm_attn.training.fingerprint import IMAGES, fingerprint
 from timm_attn.training.runner import train
 
@@ -81,8 +82,8 @@ def test_a_checkpoint_that_does_not_say_its_images_is_refused(small: Path, ended
 def test_what_is_held_out_belongs_to_it(small: Path) -> None:
     parts = held_out(short(), small, 5)
     assert [fingerprint(part)['images'] for part in parts] == [15, 5]
-    backwards = Part(parts[0].dataset, parts[0].indices[::-1])
-    digests = [fingerprint(part)['sha256'] for part in (*parts, backwards, Part(parts[0].dataset, range(20)))]
+    backwards = Subset(parts[0].dataset, parts[0].indices[::-1])
+    digests = [fingerprint(part)['sha256'] for part in (*parts, backwards, Subset(parts[0].dataset, range(20)))]
     assert len({*digests}) == 4 and digests[3] == fingerprint(open_split(short(), small, 'train'))['sha256']
     (files(small, 'train')[0]).rename(files(small, 'train')[0].parent / 'z.png')
     assert fingerprint(held_out(short(), small, 5)[0])['sha256'] != digests[0]

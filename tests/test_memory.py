@@ -60,13 +60,13 @@ def test_another_c_library_is_left_alone(monkeypatch: Any) -> None:
     assert not memory.keep_freed_memory()
 
 
-@pytest.mark.parametrize('verb', ['train', 'sweep', 'validate'])
-def test_the_verbs_keep_it(verb: str, monkeypatch: Any, tmp_path: Any) -> None:
+@pytest.mark.parametrize('command', ['train', 'sweep', 'validate'])
+def test_the_commands_keep_it(command: str, monkeypatch: Any, tmp_path: Any) -> None:
     called: list[bool] = []
     monkeypatch.setattr(memory, 'keep_freed_memory', lambda: called.append(True))
     options = ['--config', 'nowhere', '--model', 'resnet18_se', '--data-dir', str(tmp_path)]
-    if verb != 'validate':
+    if command != 'validate':
         options += ['--output', str(tmp_path / 'out')]
-    if verb == 'sweep':
+    if command == 'sweep':
         options += ['--attn-kwarg', 'reduction', '--values', '8']
-    assert main([verb, *options]) == 1 and called == [True]
+    assert main([command, *options]) == 1 and called == [True]

@@ -1,6 +1,7 @@
 """Statistics, result files and the table that they give; sweeps and curves."""
 
 import json
+import math
 import subprocess
 import sys
 from dataclasses import replace
@@ -8,13 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from images import MODEL, short, write_folders
 from test_data import ROOT
 
 from results import Result, compare, load_results, save_result, welch
 from timm_attn import figures
+from timm_attn.cli import main
+from timm_attn.files import write_csv
+from timm_attn.reports import confusion
+from timm_attn.reports import sweep as report
 from timm_attn.reports.curves import curves
-from timm_attn.training import plots, runner
+from timm_attn.training import runner
 from timm_attn.training.engine import NonFiniteLossError
 from timm_attn.training.summary import Summary, summary
 from timm_attn.training.sweep import sweep
@@ -90,6 +96,7 @@ def test_sweep(folders: Path, tmp_path: Path, monkeypatch: Any) -> None:
     assert opened == {'train'}  # what a value is chosen by is never the validation split
     assert [row['value'] for row in rows] == ['1e-4', '1e-1'] and {row['n'] for row in rows} == {2}
     assert json.loads((tmp_path / 'sweep.json').read_text())['rows'] == rows
+    assert report.draw(tmp_path) == tmp_path / 'sweep.png'
     assert (tmp_path / 'sweep.png').read_bytes()[:4] == b'\x89PNG'
     recipe = (tmp_path / 'e_lambda=1e-1' / 'seed4' / 'recipe.yaml').read_text()
     assert 'e_lambda: 0.1\n' in recipe and 'seed: 4\n' in recipe
@@ -111,17 +118,34 @@ def test_a_run_that_diverges_does_not_stop_a_sweep(folders: Path, tmp_path: Path
     monkeypatch.setattr('timm_attn.training.sweep.train', trained)
     rows = search(folders, tmp_path)
     assert [(row['n'], row['diverged'], row['mean'] is None) for row in rows] == [(1, 1, False), (0, 2, True)]
-    assert (tmp_path / 'sweep.png').read_bytes()[:4] == b'\x89PNG'
+    drawn: dict[str, Any] = {}
+    draw = figures.sweep_figure
+    monkeypatch.setattr(
+        figures,
+        'sweep_figure',
+        lambda *a: drawn.update(zip(('title', 'option', 'values'), a, strict=False)) or draw(*a),
+    )
+    assert report.draw(tmp_path).read_bytes()[:4] == b'\x89PNG'
+    assert drawn == dict(title=f'{MODEL}, 2 runs per value', option='e_lambda', values=['1e-4', '1e-1'])
 
 
-def test_sweep_refuses(folders: Path, tmp_path: Path, monkeypatch: Any) -> None:
+def test_the_command_draws_a_sweep(folders: Path, tmp_path: Path, capsys: Any) -> None:
+    pytest.importorskip('matplotlib')
+    (tmp_path / 'r.yaml').write_text(yaml.safe_dump(vars(short(epochs=1))))
+    command = ['sweep', '--config', tmp_path / 'r.yaml', '--model', MODEL, '--data-dir', folders / 'train']
+    command += ['--attn-kwarg', 'e_lambda', '--values', '1e-4', '--repeats', '1', '--holdout', '0.5']
+    assert main([*map(str, command), '--output', str(tmp_path / 'out')]) == 0  # 30 of 60 images, in a flat folder
+    assert (tmp_path / 'out' / 'sweep.png').read_bytes()[:4] == b'\x89PNG'
+    assert 'e_lambda 1e-4: top-1' in capsys.readouterr().out
+    assert json.loads((tmp_path / 'out' / 'sweep.json').read_text())['holdout'] == 0.5
+
+
+def test_sweep_refuses(folders: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match='different values and at least one repeat'):
         search(folders, tmp_path, values=['1', '1'])
-    with monkeypatch.context() as patch:
-        patch.setitem(sys.modules, 'matplotlib', None)
-        with pytest.raises(RuntimeError, match=r"Pictures need matplotlib: pip install 'timm-attn\[plots\]'"):
-            search(folders, tmp_path)
-    monkeypatch.setattr(plots, 'pyplot', lambda: None)
+    for holdout in (0, -1, 1.5, math.nan, math.inf):
+        with pytest.raises(ValueError, match=f'holdout must be a number of images, or a share .*, but is {holdout}'):
+            search(folders, tmp_path, holdout=holdout)
     with pytest.raises(ValueError, match="'cifar_resnet20_simam' cannot be built with model_kwargs .*no_such"):
         search(folders, tmp_path, attn_kwarg='no_such')
     assert not list(tmp_path.iterdir())
@@ -159,6 +183,22 @@ def test_curves(tmp_path: Path, monkeypatch: Any) -> None:
         curves([tmp_path / 'ours'], Path('c.pdf'))
     assert curves([tmp_path / 'ours'], tmp_path / 'c.png') == tmp_path / 'c.png'
     assert (tmp_path / 'c.png').read_bytes()[:4] == b'\x89PNG'
+
+
+def test_any_name_of_a_class_is_drawn(tmp_path: Path) -> None:
+    pytest.importorskip('matplotlib')
+    names = ['$a$b$', 'true', 'two, "quoted"', 'ü']
+    counts = [[3, 0, 0, 1], [0, 4, 0, 0], [0, 0, 4, 0], [0, 1, 0, 3]]
+    table = [{'': name, **dict(zip(names, row, strict=True))} for name, row in zip(names, counts, strict=True)]
+    write_csv(tmp_path / 'confusion.csv', table)
+    assert confusion.draw(tmp_path).read_bytes()[:4] == b'\x89PNG'
+
+
+def test_a_run_of_one_epoch_is_seen() -> None:
+    pytest.importorskip('matplotlib')
+    columns = dict(epoch=[1], val_top1=[30])
+    figure = figures.curves_figure(dict(one=columns, two={k: [*v, *v] for k, v in columns.items()}), ['top1'])
+    assert [line.get_marker() for line in figure.axes[0].get_lines()] == ['o', '']
 
 
 def test_record_result(folders: Path, tmp_path: Path) -> None:

@@ -45,7 +45,8 @@ def test_the_first_50_losses_are_those_of_train_py(name: str, folders: Path, tmp
     common = ['--config', tmp_path / 'r.yaml', '--model', MODEL, '--data-dir', folders]
     theirs, ours = tmp_path / 'theirs', tmp_path / 'ours'
     run(sys.executable, train_py, *common, '--output', tmp_path / 'timm', LOSSES=theirs)
-    run(sys.executable, '-m', 'timm_attn.cli', 'train', *common, '--output', tmp_path / 'out', LOSSES=ours)
+    kept = ['--set', f'workers={recipe.workers}']  # whatever cores there are
+    run(sys.executable, '-m', 'timm_attn.cli', 'train', *common, *kept, '--output', tmp_path / 'out', LOSSES=ours)
     losses = [[float(line) for line in file.read_text().split()] for file in (theirs, ours)]
     assert len(losses[0]) >= 50
     # of the first epoch: train.py's workers live on, and draw other random numbers in the second

@@ -1,5 +1,6 @@
 """The runner on real images: it learns, repeats itself bit for bit, and goes on exactly where it was interrupted."""
 
+import io
 import os
 import random
 import resource
@@ -17,14 +18,17 @@ import yaml
 from images import CONFIG, MODEL, group_norm_net, rows, short
 from safetensors.torch import load_file
 from test_data import ROOT
+from timm.data import resolve_model_data_config
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from timm_attn.cli import main
+from timm_attn.data.datasets import Subset
 from timm_attn.data.fashion_mnist import BUNDLED, FashionMNIST
 from timm_attn.training import checkpoint
-from timm_attn.training.data import Part, open_split
+from timm_attn.training.data import open_split
 from timm_attn.training.engine import Engine, NonFiniteLossError
-from timm_attn.training.evaluate import confusion, top1, top1_on
+from timm_attn.training.evaluate import confusion, evaluate
 from timm_attn.training.loaders import eval_loader, take_batch, train_loader
 from timm_attn.training.recipe import Recipe, load_recipe
 from timm_attn.training.runner import train
@@ -63,7 +67,8 @@ def test_the_bundled_recipe_on_tars(tmp_path: Path) -> None:
     cfg = dict(input_size=(3, 28, 28), mean=recipe.mean, std=recipe.std, crop_pct=1.0)
     model.pretrained_cfg = model.default_cfg = {**model.default_cfg, **cfg}
     (row,) = rows(tmp_path / 'out')
-    assert top1_on(model, FashionMNIST('validation')) == pytest.approx(float(row['top1']), abs=0.11)
+    loader = eval_loader(FashionMNIST('validation'), resolve_model_data_config(model))
+    assert evaluate(model, loader)['top1'] == pytest.approx(float(row['top1']), abs=0.11)
     metrics = validate('cifar_resnet20', tmp_path / 'data', weights=tmp_path / 'out' / 'last.pth.tar')
     assert round(metrics['top1'], 2) == float(row['top1']) and metrics['images'] == 1000
 
@@ -189,7 +194,7 @@ def test_a_last_update_that_diverges_keeps_the_checkpoint_before(folders: Path, 
 
 
 def test_the_loss_of_a_stream_that_ends_early(monkeypatch: Any) -> None:
-    loader = eval_loader(Part(FashionMNIST('train'), range(40)), CONFIG, 20)
+    loader = eval_loader(Subset(FashionMNIST('train'), range(40)), CONFIG, 20)
     loss = Engine(group_norm_net(), loader, short()).epoch(0)['loss']
     monkeypatch.setattr(type(loader), '__len__', lambda self: 4)  # what was expected of it
     assert Engine(group_norm_net(), loader, short()).epoch(0)['loss'] == pytest.approx(loss)
@@ -214,7 +219,7 @@ def after_an_epoch(loader: Any, recipe: Recipe) -> dict[str, Tensor]:
 
 
 def test_accumulated_gradients_are_those_of_the_whole_batch() -> None:
-    dataset = Part(FashionMNIST('train'), range(50))  # 20 + 20 + 10: the last update has fewer
+    dataset = Subset(FashionMNIST('train'), range(50))  # 20 + 20 + 10: the last update has fewer
     whole = after_an_epoch(eval_loader(dataset, CONFIG, 20), short(grad_accum_steps=1))
     parts = after_an_epoch(eval_loader(dataset, CONFIG, 10), short(grad_accum_steps=2))
     for key in whole:
@@ -230,14 +235,18 @@ def test_the_head_alone(folders: Path, tmp_path: Path) -> None:
     changed = {k for k in start if not torch.equal(start[k], end[k])}
     assert (end['fc.weight'] - start['fc.weight']).abs().max() > 0.1  # a new one: the folders' names are others
     assert changed == {'fc.weight', 'fc.bias'}
-    assert (tmp_path / 'out' / 'confusion.png').read_bytes()[:4] == b'\x89PNG'
+    header, *table = [line.split(',') for line in (tmp_path / 'out' / 'confusion.csv').read_text().splitlines()]
+    counts = [[int(count) for count in row[1:]] for row in table]
+    assert header[1:] == [row[0] for row in table] == sorted(p.name for p in (folders / 'train').iterdir())
+    right, (row,) = sum(counts[i][i] for i in range(10)), rows(tmp_path / 'out')
+    assert sum(map(sum, counts)) == 100 and right == float(row['top1'])
 
 
 @pytest.mark.parametrize(
     'name', ['cifar_resnet20_simam', 'mobilenetv2_eca', 'cifar_preresnet20_cbam', 'cifar_densenet100_12_bam']
 )
 def test_no_norm_of_a_frozen_body_trains(name: str) -> None:
-    loader = eval_loader(Part(FashionMNIST('train'), range(4)), {**CONFIG, 'input_size': (3, 28, 28)})
+    loader = eval_loader(Subset(FashionMNIST('train'), range(4)), {**CONFIG, 'input_size': (3, 28, 28)})
     model = timm.create_model(name)
     Engine(model, loader, short(), head_only=True)._train_mode()
     assert model.training and not [n for n, m in model.named_modules() if isinstance(m, _BatchNorm) and m.training]
@@ -260,9 +269,9 @@ def test_top1_of_known_answers() -> None:
             return nn.functional.one_hot(x.long(), 4).float()
 
     labels = torch.tensor([0, 1, 2, 3])
-    assert top1(Known(), [(labels, labels), (labels, torch.tensor([0, 1, 0, 0]))]) == 75.0
+    assert evaluate(Known(), [(labels, labels), (labels, torch.tensor([0, 1, 0, 0]))])['top1'] == 75.0
     with pytest.raises(ValueError, match='no images'):
-        top1(Known(), [])
+        evaluate(Known(), [])
 
 
 def test_compile_and_channels_last(folders: Path, tmp_path: Path) -> None:
@@ -287,3 +296,59 @@ def test_tensorboard(folders: Path, tmp_path: Path, monkeypatch: Any) -> None:
     events = EventAccumulator(str(tmp_path / 'with' / 'tensorboard'))
     events.Reload()
     assert [e.step for e in events.Scalars('top1')] == [1, 2]
+
+
+def test_confusion_is_drawn(small: Path, tmp_path: Path, capsys: Any) -> None:
+    pytest.importorskip('matplotlib')
+    (tmp_path / 'r.yaml').write_text(yaml.safe_dump(vars(short(epochs=1, batch_size=10))))
+    command = ['train', '--config', str(tmp_path / 'r.yaml'), '--model', MODEL, '--data-dir', str(small)]
+    assert main([*command, '--output', str(tmp_path / 'out'), '--confusion']) == 0
+    assert (tmp_path / 'out' / 'confusion.png').read_bytes()[:4] == b'\x89PNG'
+    assert capsys.readouterr().out.splitlines()[-1] == str(tmp_path / 'out' / 'last.safetensors')
+
+
+def test_a_missing_matplotlib_is_said_before_the_training(small: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    def missing() -> None:
+        raise RuntimeError('Figures need matplotlib')
+
+    monkeypatch.setattr('timm_attn.figures.require_matplotlib', missing)
+    command = ['--config', 'finetune', '--model', MODEL, '--data-dir', str(small), '--output', str(tmp_path / 'out')]
+    assert main(['train', *command, '--confusion']) == 1
+    assert main(['sweep', *command, '--attn-kwarg', 'e_lambda', '--values', '1e-4']) == 1
+    assert not (tmp_path / 'out').exists()
+
+
+@pytest.mark.parametrize('terminal', [False, True])
+def test_a_progress_bar_is_for_a_terminal(terminal: bool, monkeypatch: Any) -> None:
+    stream = io.StringIO()
+    monkeypatch.setattr(stream, 'isatty', lambda: terminal, raising=False)
+    monkeypatch.setattr(sys, 'stderr', stream)
+    loader = eval_loader(Subset(FashionMNIST('train'), range(40)), CONFIG, 20)
+    Engine(group_norm_net(), loader, short()).epoch(0)
+    assert ('epoch 1/2' in stream.getvalue()) == terminal
+
+
+def test_a_fault_of_ours_is_not_a_value_of_the_recipe(small: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    def faulty(*_: Any) -> Any:
+        raise KeyError('ours')
+
+    train(short(epochs=1, batch_size=10), MODEL, small, tmp_path / 'first')
+    for module in ('runner', 'validate'):
+        monkeypatch.setattr(f'timm_attn.training.{module}.class_names', faulty)
+    with pytest.raises(KeyError, match='ours'):
+        train(short(), MODEL, small, tmp_path / 'out')
+    with pytest.raises(KeyError, match='ours'):
+        validate(MODEL, small, weights=tmp_path / 'first' / 'last.pth.tar')
+
+
+def test_at_most_one_worker_per_core(small: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    (tmp_path / 'r.yaml').write_text(yaml.safe_dump(vars(short(epochs=1, batch_size=10, workers=3))))
+    command = ['train', '--config', str(tmp_path / 'r.yaml'), '--model', MODEL, '--data-dir', str(small)]
+
+    def workers(run: str, cores: int, *options: str) -> int:
+        monkeypatch.setattr('timm_attn.training.loaders.usable_cores', lambda: cores)
+        assert main([*command, '--output', str(tmp_path / run), *options]) == 0
+        return load_recipe(str(tmp_path / run / 'recipe.yaml')).workers
+
+    assert workers('two', 2) == 2 and workers('set', 2, '--set', 'workers=3') == 3
+    assert workers('two', 1, '--resume') == 2  # else its random numbers would be others

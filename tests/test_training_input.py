@@ -11,18 +11,22 @@ import numpy as np
 import pytest
 import timm
 import torch
+import yaml
 from images import MODEL, rows, short
 from PIL import Image
 from test_data import ROOT
+from timm.data import ImageDataset
 from timm.data.scheduled_sampler import ScheduledTransformDataset
 from torch import nn
 
 from timm_attn.cli import main
+from timm_attn.data.datasets import Subset, UnreadableImageError
 from timm_attn.data.fashion_mnist import BUNDLED, FashionMNIST
 from timm_attn.reports.dataset import Pictures
-from timm_attn.training import runner
-from timm_attn.training.data import Part, UnreadableImageError, held_out, names_of, open_split, unreadable
+from timm_attn.training import checkpoint, data, runner
+from timm_attn.training.data import held_out, names_of, open_split, unreadable
 from timm_attn.training.evaluate import evaluate
+from timm_attn.training.fingerprint import IMAGES
 from timm_attn.training.recipe import Recipe
 from timm_attn.training.runner import train
 from timm_attn.training.validate import validate
@@ -50,6 +54,8 @@ def test_folders_that_cannot_be_trained_on(small: Path, tmp_path: Path) -> None:
     for file in (small / 'train' / '1_trouser').iterdir():
         file.unlink()
     refused(r'train has images of one class only \(0_t-shirt\)', small, output)
+    (small / 'train' / '1_trouser').rmdir()
+    refused(r'train has images of one class only \(0_t-shirt\)', small, output, short(dataset='torch/folder'))
     for file in (small / 'train' / '0_t-shirt').iterdir():
         file.unlink()
     refused('Found 0 images', small, output)
@@ -88,7 +94,7 @@ def test_unreadable_images(workers: int, small: Path, tmp_path: Path) -> None:
     assert unreadable(images) == 0 and images[len(images) - 1][1] == 1
     place = images.reader.samples.index((str(broken[0]), 1))
     assert images[place][1] == 1 and unreadable(images) == 2  # both have another in their place
-    part = Part(images, [place, 0])
+    part = Subset(images, [place, 0])
     assert part[0][1] == 0 and unreadable(part) == 1  # one of the part
     for file in small.glob('*/*/*'):
         file.write_text('broken')
@@ -118,10 +124,10 @@ def test_unreadable_images_count_for_nothing_in_a_test(small: Path, tmp_path: Pa
     assert whole['images'] == 20 and whole['loss'] != found['loss']
 
 
-@pytest.mark.parametrize('wrap', [lambda d: Part(d, range(10, 20)), lambda d: ScheduledTransformDataset(d, [str])])
+@pytest.mark.parametrize('wrap', [lambda d: Subset(d, range(10, 20)), lambda d: ScheduledTransformDataset(d, [str])])
 def test_the_images_of_a_loss_have_names(wrap: Any, folders: Path) -> None:
     images = open_split(short(), folders, 'train')
-    start = 10 if isinstance(wrap(images), Part) else 0
+    start = 10 if isinstance(wrap(images), Subset) else 0
     assert names_of(wrap(images), [2, 3]) == [str(images.filename(start + i, absolute=True)) for i in (2, 3)]
     assert names_of(wrap(FashionMNIST('train')), [2, 3]) == [f'number {start + 2}', f'number {start + 3}']
 
@@ -133,6 +139,61 @@ def test_what_is_held_out_is_not_trained_on(folders: Path) -> None:
     assert not files[0] & files[1] and len(files[0] | files[1]) == 100
     with pytest.raises(ValueError, match='100 images cannot be held out of 100'):
         held_out(short(), folders, 100)
+
+
+def test_a_share_is_held_out_of_a_flat_folder(small: Path, tmp_path: Path, capsys: Any) -> None:
+    (tmp_path / 'r.yaml').write_text(yaml.safe_dump(vars(short(epochs=1, batch_size=10))))
+    command = ['train', '--config', tmp_path / 'r.yaml', '--model', MODEL, '--data-dir', small / 'train']
+    command = [*map(str, command), '--output', str(tmp_path / 'out')]
+    assert main(command) == 1 and 'use --holdout, such as --holdout 0.2' in capsys.readouterr().err
+    for value in ('0', '-1', '1.5', 'nan', 'inf'):
+        assert main([*command, '--holdout', value]) == 1
+        assert f'a share between 0 and 1, but is {value}.' in capsys.readouterr().err
+        assert not (tmp_path / 'out').exists()
+    assert main([*command, '--holdout', '0.2']) == 0
+    options = checkpoint.load(tmp_path / 'out' / 'last.pth.tar')['options']
+    assert [options[key]['images'] for key in IMAGES] == [16, 4] and options['holdout'] == 0.2
+    capsys.readouterr()
+    assert main([*command, '--holdout', '4', '--resume']) == 1  # the same images, but said otherwise
+    assert 'trained otherwise: holdout (0.2, now 4)' in capsys.readouterr().err
+    assert main([*command, '--holdout', '0.2', '--resume']) == 0
+
+
+def test_a_share_of_no_image(small: Path) -> None:
+    with pytest.raises(ValueError, match='0 images cannot be held out of 20'):
+        held_out(short(), small, 0.01)
+
+
+class Cifar:
+    """As torchvision's: one folder, and labels by `train`."""
+
+    def __init__(self, train: bool) -> None:
+        self.root, self.targets = 'data', [0, 1, 0] if train else [1, 0]
+
+    def __len__(self) -> int:
+        return len(self.targets)
+
+
+@pytest.mark.parametrize('splits', [('trainn', 'validation'), ('train', 'training'), ('train', 'train')])
+def test_splits_of_the_same_images(splits: tuple[str, str], tmp_path: Path, monkeypatch: Any) -> None:
+    """timm takes any name but train and training for the test images of a torch/ set."""
+    monkeypatch.setattr(data, 'open_dataset', lambda name, root, split, **_: Cifar(split in ('train', 'training')))
+    recipe = short(dataset='torch/cifar10', train_split=splits[0], val_split=splits[1])
+    with pytest.raises(ValueError, match=f"'{splits[0]}' and '{splits[1]}' of 'torch/cifar10' have the same images"):
+        data.open_both(recipe, tmp_path)
+    recipe = short(dataset='torch/cifar10')
+    assert [len(dataset) for dataset in data.open_both(recipe, tmp_path)] == [3, 2]
+
+
+def test_splits_of_the_hub_share_a_cache(tmp_path: Path, monkeypatch: Any) -> None:
+    class Reader:
+        root, class_to_idx = str(tmp_path), dict(a=0, b=1)
+
+        def __len__(self) -> int:
+            return 4
+
+    monkeypatch.setattr(data, 'open_dataset', lambda *_, **__: ImageDataset('', reader=Reader()))
+    assert len(data.open_both(short(dataset='hfds/x'), tmp_path)[0]) == 4
 
 
 @pytest.mark.parametrize('content', [b'', b'not a tar' * 1000])

@@ -15,8 +15,8 @@ from timm_attn.analysis import attention_maps
 from timm_attn.data.fashion_mnist import CLASSES, FashionMNIST
 from timm_attn.figures.contact_sheet import Tile, contact_sheet
 from timm_attn.training.engine import Engine
-from timm_attn.training.evaluate import top1_on
-from timm_attn.training.loaders import train_loader
+from timm_attn.training.evaluate import evaluate
+from timm_attn.training.loaders import Loader, eval_loader, train_loader
 from timm_attn.training.recipe import Recipe
 
 MODEL = 'cifar_resnet20_simam'
@@ -53,24 +53,26 @@ def run_demo(picture: Path) -> None:
     checkpoint = weights.find_checkpoint(MODEL)
     print(f'1. {checkpoint.full_name} from the package, {checkpoint.num_params:,} parameters, sha256 verified')
     claimed = next(m['top1'] for m in checkpoint.metrics if m['split'] == SPLIT)
-    measured = top1_on(model, test)
+    tests = eval_loader(test, resolve_model_data_config(model))
+    measured = evaluate(model, tests)['top1']
     print(f'   Fashion-MNIST, {len(test):,} test images: top-1 {measured:.2f} % (manifest: {claimed:.2f} %)')
     draw(model, test, picture)
     print('2. a new head, fine-tuned on 1,000 images of the set that the checkpoint was trained on')
-    fine_tune(model, test)
+    fine_tune(model, tests)
     print(f'3. predictions and attention of the checkpoint: {picture}')
     print(f'done in {time.perf_counter() - start:.0f} s')
 
 
-def fine_tune(model: nn.Module, test: FashionMNIST) -> None:
+def fine_tune(model: nn.Module, tests: Loader) -> None:
     """Resets the classifier and trains the whole net, printing the accuracy after each epoch."""
     model.reset_classifier(len(CLASSES))  # type: ignore[operator]
-    print(f'   fresh head: top-1 {top1_on(model, test):.1f} %')
+    chance = 100 / len(CLASSES)
+    print(f'   fresh head: top-1 {evaluate(model, tests)["top1"]:.1f} % (chance is {chance:.0f} %)')
     loader = train_loader(FashionMNIST('train'), resolve_model_data_config(model), FINE_TUNING)
     engine = Engine(model, loader, FINE_TUNING)
     for epoch in engine.epochs:
         row = engine.epoch(epoch)
-        print(f'   epoch {row["epoch"]}: loss {row["loss"]:.3f}, top-1 {top1_on(model, test):.1f} %')
+        print(f'   epoch {row["epoch"]}: loss {row["loss"]:.3f}, top-1 {evaluate(model, tests)["top1"]:.1f} %')
 
 
 def draw(model: nn.Module, test: FashionMNIST, picture: Path) -> None:

@@ -1,20 +1,23 @@
 """How every file of this package is written: whole, or not at all."""
 
+import csv
 import glob
+import io
+import json
 import os
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
-_STALE_S = 3600  # no process that is still at work leaves its file alone for so long
+_STALE_S = 3600  # a partial file this old was left by a killed process
 
 
 @contextmanager
 def replacing(target: Path) -> Iterator[BinaryIO]:
-    """A file to write, which becomes `target` when the block ends; after an error nothing of it is left."""
+    """A file opened for writing, which replaces `target` when the block ends; an error deletes it."""
     target.parent.mkdir(parents=True, exist_ok=True)
     sweep(target.parent, f'.{glob.escape(target.name)}.*.partial')
     handle, partial = tempfile.mkstemp('.partial', f'.{target.name}.', target.parent)
@@ -33,13 +36,13 @@ def replacing(target: Path) -> Iterator[BinaryIO]:
 def sweep(folder: Path, *patterns: str, kept: Path | None = None) -> None:
     """Deletes the files of a folder that match a pattern and that nobody has written to for an hour."""
     for path in (path for pattern in patterns for path in folder.glob(pattern)):
-        with suppress(OSError):  # another process was first, or it is another user's: it is in nobody's way
+        with suppress(OSError):  # another process deleted it first, or it is another user's
             if path != kept and time.time() - path.stat().st_mtime > _STALE_S:
                 path.unlink()
 
 
 def check_writable(target: Path) -> None:
-    """Makes the folder of a file that a long piece of work will write, and writes to it once.
+    """Creates the folder of a file that will be written later, and tests that it can be written to.
 
     Raises:
         OSError: the file could not be written there.
@@ -55,7 +58,7 @@ def check_writable(target: Path) -> None:
 
 
 def write_whole(path: Path, content: bytes | memoryview) -> None:
-    """Writes a file that is at any moment either the old one or complete.
+    """Writes a file atomically: at any moment it is the old one or the complete new one.
 
     Raises:
         RuntimeError: it cannot be written; the old one is still there.
@@ -66,3 +69,27 @@ def write_whole(path: Path, content: bytes | memoryview) -> None:
     except OSError as error:
         kept = 'the last one is kept' if path.exists() else 'there is none yet'
         raise RuntimeError(f'{path} ({len(content):,} bytes) cannot be written: {error.strerror}; {kept}.') from error
+
+
+def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Rows under the keys of the first, one line each."""
+    text = io.StringIO(newline='')
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator='\n')
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
+
+
+def json_text(content: Any) -> str:
+    """JSON for people and programs."""
+    return json.dumps(content, indent=2) + '\n'
+
+
+def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Writes a table; names of files that are not UTF-8 keep their bytes."""
+    write_whole(path, csv_text(rows).encode('utf-8', 'surrogateescape'))
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes a JSON file."""
+    write_whole(path, json_text(content).encode())

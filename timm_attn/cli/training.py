@@ -2,6 +2,8 @@
 
 import argparse
 import os
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +22,8 @@ def add_commands(commands: Commands) -> None:
     command.add_argument('--resume', action='store_true', help='go on where the run in --output ended')
     command.add_argument('--seed', type=int, help="instead of the recipe's")
     command.add_argument('--freeze', action='store_true', help='train the classifier alone')
-    what = 'validate on that many of the training images, or that share of them, which are not trained on'
-    command.add_argument('--holdout', type=float, default=0, metavar='N', help=what)
+    what = 'validate on that many of the training images, or that share of them, which are not trained on: 500 or 0.2'
+    command.add_argument('--holdout', type=_count_or_share, metavar='N', help=what)
     command.add_argument('--tensorboard', action='store_true')
     command.add_argument('--confusion', action='store_true', help='draw confusion.png at the end')
 
@@ -37,7 +39,7 @@ def add_commands(commands: Commands) -> None:
     what = 'runs per value, each with its seed; default: %(default)s'
     command.add_argument('--repeats', type=int, default=5, help=what)
     what = 'training images kept for validation, or their share; default: 5000'
-    command.add_argument('--holdout', type=float, default=5000, metavar='N', help=what)
+    command.add_argument('--holdout', type=_count_or_share, default=5000, metavar='N', help=what)
 
     what = 'the training and validation curves of runs in one picture'
     command = add_command(commands, 'curves', _curves, what, example='OUT_PLAIN OUT_SIMAM')
@@ -72,7 +74,7 @@ def _on_images(commands: Commands, name: str, what: str, run: Run, *, example: s
 
 
 def _keeping_memory(run: Run) -> Run:
-    """The command, in a process that is its own: what a step of it frees stays for the next."""
+    """The command, after telling the C library to keep freed memory for the next step."""
 
     def keep_and_run(args: argparse.Namespace) -> None:
         from timm_attn.training.memory import keep_freed_memory
@@ -84,13 +86,21 @@ def _keeping_memory(run: Run) -> Run:
 
 
 def _train(args: argparse.Namespace) -> None:
+    from timm_attn import figures
+    from timm_attn.reports import confusion
     from timm_attn.training.runner import train
 
+    if args.confusion:
+        figures.require_matplotlib()
+    recipe = _recipe(args, args.output.glob('recipe.yaml'))
     weights = train(
-        _recipe(args), args.model, args.data_dir, args.output, resume=args.resume, head_only=args.freeze,
-        skip_unreadable=args.unreadable == 'skip', tensorboard=args.tensorboard, confusion_matrix=args.confusion,
+        recipe, args.model, args.data_dir, args.output, resume=args.resume, head_only=args.freeze,
+        holdout=args.holdout, skip_unreadable=args.unreadable == 'skip', tensorboard=args.tensorboard,
+        confusion_matrix=args.confusion,
     )  # fmt: skip
     if _is_first():
+        if args.confusion:
+            confusion.draw(args.output)
         print(weights)
 
 
@@ -108,12 +118,18 @@ def _validate(args: argparse.Namespace) -> None:
 
 
 def _sweep(args: argparse.Namespace) -> None:
+    from timm_attn import figures
+    from timm_attn.reports.sweep import draw
     from timm_attn.training.sweep import sweep
 
+    figures.require_matplotlib()
+    recipe = _recipe(args, args.output.glob('*/*/recipe.yaml'))
     rows = sweep(
-        _recipe(args), args.model, args.data_dir, args.output, attn_kwarg=args.attn_kwarg, values=args.values,
+        recipe, args.model, args.data_dir, args.output, attn_kwarg=args.attn_kwarg, values=args.values,
         repeats=args.repeats, holdout=args.holdout, skip_unreadable=args.unreadable == 'skip',
     )  # fmt: skip
+    if _is_first():
+        draw(args.output)
     for row in rows if _is_first() else ():
         spread = 'one run' if row['sd'] is None else f'sd {row["sd"]:.2f}, n = {row["n"]}'
         found = f'top-1 {row["mean"]:.2f} %, {spread}' if row['n'] else 'no run'
@@ -132,10 +148,28 @@ def _is_first() -> bool:
     return os.environ.get('RANK', '0') == '0'
 
 
-def _recipe(args: argparse.Namespace) -> 'Recipe':
+def _count_or_share(text: str) -> float:
+    value = float(text)
+    return int(value) if value.is_integer() else value
+
+
+def _recipe(args: argparse.Namespace, earlier: Iterable[Path] = ()) -> 'Recipe':
+    """The recipe of --config and --set, with at most one worker per core, unless --set says how many.
+
+    Args:
+        earlier: recipes of the run in --output. A resumed run keeps its number of workers, because each of them draws
+            random numbers of its own.
+    """
+    from timm_attn.training.loaders import usable_cores
     from timm_attn.training.recipe import load_recipe
 
-    return load_recipe(args.config, _changes(args))
+    changes = _changes(args)
+    recipe = load_recipe(args.config, changes)
+    if 'workers' in changes:
+        return recipe
+    begun = next(iter(earlier), None)
+    workers = min(recipe.workers, usable_cores()) if begun is None else load_recipe(str(begun)).workers
+    return replace(recipe, workers=workers)
 
 
 def _changes(args: argparse.Namespace) -> dict[str, Any]:

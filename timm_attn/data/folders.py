@@ -22,11 +22,11 @@ from torchvision.datasets import DatasetFolder
 from timm_attn.images import decode_image, read_image, suffixes
 
 _logger = logging.getLogger(__name__)
-_OF_SYSTEMS = {'thumbs.db', 'desktop.ini'}  # hidden where they come from, as are names with a dot in front
+_OF_SYSTEMS = {'thumbs.db', 'desktop.ini'}  # hidden files of Windows, like names with a dot in front
 _HIDDEN = '/'  # stands for the suffix of such a file
-_SCANNED = 10 * 1024**3  # bytes of a tar; of a larger one timm keeps a list, which a scan would take longer than
+_SCANNED = 10 * 1024**3  # bytes; a larger tar is not scanned, because that takes longer than timm's cached list
 _NAMED = 10  # suffixes in a message
-_table_lent = threading.Lock()
+_table_lock = threading.Lock()
 
 
 def open_dataset(name: str, root: Path, split: str = 'validation', **arguments: Any) -> Any:
@@ -78,8 +78,8 @@ def _read(path: str) -> Image.Image:
 
 @contextmanager
 def _every_suffix() -> Iterator[None]:
-    """A block in which timm's table of suffixes has those of Pillow, too."""
-    with _table_lent:  # else one thread would restore what another has set
+    """A block in which timm's table of suffixes also has Pillow's."""
+    with _table_lock:  # two threads must not restore each other's table
         before = get_img_extensions()
         set_img_extensions((*before, *sorted(suffixes())))
         try:
@@ -104,7 +104,7 @@ def _members(tar: tarfile.TarFile, of_a_class: bool = False) -> Iterator[str]:
         folder, name = os.path.split(os.path.normpath(member.name))
         if not member.isfile():
             continue
-        if name.lower().endswith('.tar'):  # timm takes its files for a class
+        if name.lower().endswith('.tar'):  # timm takes the files of an inner tar for a class
             with tarfile.open(fileobj=tar.extractfile(member)) as inner:
                 yield from _members(inner, of_a_class=True)
         elif folder or of_a_class:
@@ -115,7 +115,7 @@ def _members(tar: tarfile.TarFile, of_a_class: bool = False) -> Iterator[str]:
 
 
 def _suffix(name: str) -> str:
-    """In lower case, with its dot; that of a file that nobody misses is _HIDDEN."""
+    """The suffix of a name in lower case, with its dot; _HIDDEN for a hidden file."""
     if name.startswith('.') or name.lower() in _OF_SYSTEMS:
         return _HIDDEN
     return os.path.splitext(name)[1].lower()

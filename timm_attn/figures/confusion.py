@@ -18,7 +18,7 @@ _LETTER = 0.075
 
 @styled
 def confusion_figure(counts: npt.NDArray[np.integer[Any]], classes: Sequence[str]) -> 'Figure':
-    """How many images of each class (row) were taken for each class (column); colour is the share of the row."""
+    """The number of images of each true class (row) and predicted class (column); colour is the share of the row."""
     numbered = len(classes) <= _NUMBERED
     names = _LETTER * max(map(len, classes)) if numbered else 0.0
     side = (_CELL * len(classes) if numbered else 8.0) + names
@@ -32,8 +32,8 @@ def confusion_figure(counts: npt.NDArray[np.integer[Any]], classes: Sequence[str
     ax.set(xlabel='predicted', ylabel='true')
     if not numbered:
         return figure
-    ax.set_xticks(range(len(classes)), classes, rotation=90)
-    ax.set_yticks(range(len(classes)), classes)
+    ax.set_xticks(range(len(classes)), classes, rotation=90, parse_math=False)  # names may have dollar signs
+    ax.set_yticks(range(len(classes)), classes, parse_math=False)
     for (row, column), count in np.ndenumerate(counts):
         ax.text(
             column, row, str(count), ha='center', va='center', color='black' if shares[row, column] > 60 else 'white'

@@ -27,7 +27,8 @@ def curves_figure(runs: Mapping[str, Mapping[str, Sequence[float]]], metrics: Se
                 if f'{kind}_{metric}' in columns:
                     label = name if kind == 'val' else f'{name}, training'
                     values = columns[f'{kind}_{metric}']
-                    ax.plot(columns['epoch'], values, color=colour, linestyle=dashes, linewidth=1.4, label=label)
+                    style = dict(color=colour, linestyle=dashes, linewidth=1.4, marker='o' if len(values) == 1 else '')
+                    ax.plot(columns['epoch'], values, label=label, **style)  # a line of one epoch is invisible
         ax.set(xlabel='epoch', ylabel=metric if metric == 'loss' else f'{metric} in %')
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc='outside lower left', ncols=2, frameon=False)

@@ -1,12 +1,10 @@
 """The comparison as text."""
 
-import csv
-import io
-import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 
+from timm_attn.files import csv_text, json_text
 from timm_attn.paper.compare import Cell, Verdict, printed, rows
 
 _SIGNS: Mapping[Verdict, str] = {'ticked': '✓', 'ticked with': '✓ with', 'crossed': '✗'}
@@ -56,19 +54,18 @@ def _verdict(cell: Cell) -> str:
 
 
 def _json(cells: Sequence[Cell]) -> str:
-    return json.dumps([asdict(cell) for cell in cells], indent=1, ensure_ascii=False)
+    return json_text([asdict(cell) for cell in cells]).rstrip('\n')
 
 
 def _csv(cells: Sequence[Cell]) -> str:
     """One line per cell; several models or counts are separated by blanks."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator='\n')
-    writer.writerow(['table', 'row', 'column', 'printed', 'quantity', 'models', 'ours', 'verdict', 'fits', 'note'])
-    for c in cells:
-        place = [c.table, c.row, c.column, c.printed, c.quantity]
-        ours = [' '.join(c.ours), ' '.join(map(str, c.ours.values()))]
-        writer.writerow([*place, *ours, c.verdict, ' '.join(c.fits), c.note])
-    return text.getvalue().rstrip('\n')
+    return csv_text([_row(c) for c in cells]).rstrip('\n')
+
+
+def _row(cell: Cell) -> dict[str, object]:
+    row = {key: getattr(cell, key) for key in ('table', 'row', 'column', 'printed', 'quantity')}
+    counts = dict(models=' '.join(cell.ours), ours=' '.join(map(str, cell.ours.values())))
+    return {**row, **counts, 'verdict': cell.verdict, 'fits': ' '.join(cell.fits), 'note': cell.note}
 
 
 FORMATS: Mapping[str, Callable[[Sequence[Cell]], str]] = {'md': _markdown, 'json': _json, 'csv': _csv}

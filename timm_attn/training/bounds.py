@@ -1,4 +1,4 @@
-"""What values of a recipe's keys are valid, beyond their types."""
+"""The valid values of a recipe's keys, beyond their types."""
 
 import operator
 import reprlib
@@ -10,12 +10,12 @@ from typing import Any
 
 _SHORT = reprlib.Repr()
 _SHORT.maxlevel, _SHORT.maxstring, _SHORT.maxother = 3, 80, 80
-_MOST = sys.float_info.max  # so that what is not finite, and what no float can hold, is refused everywhere
+_MOST = sys.float_info.max  # refuses infinities, NaN and integers beyond any float
 
 
 @dataclass(frozen=True)
 class Bounds:
-    """An interval of numbers, closed where it is not said to be open; of a list, that of each item."""
+    """An interval of numbers, closed unless an end is open; for a list, the interval of each item."""
 
     low: float = -_MOST
     high: float = _MOST
@@ -55,17 +55,17 @@ BOUNDS = {
 _ANY = Bounds()
 # How many items a list may have.
 LENGTHS = {'input_size': (3,), 'mean': (1, 3), 'std': (1, 3), 'scale': (2,), 'ratio': (2,)}
-# How two items of a list that follow each other compare.
+# How consecutive items of a list compare.
 ORDERS = {
     'scale': (operator.le, 'do not fall'),
     'ratio': (operator.le, 'do not fall'),
     'decay_milestones': (operator.lt, 'rise'),
 }
-_MANY = 10_000  # values in a mapping; aliases of YAML can make a few bytes endless
+_MANY = 10_000  # values in a mapping; YAML's aliases can expand a few bytes without end
 
 
 def short(value: Any) -> str:
-    """A value for a message, however large or deep it is."""
+    """A value as text for a message, cut where it is long."""
     try:
         text = _SHORT.repr(value)
         return text if len(text) <= 200 else f'{text[:200]} ...'
@@ -74,7 +74,7 @@ def short(value: Any) -> str:
 
 
 def must_be(key: str, value: Any) -> str | None:
-    """What a key's value of the right type must be, where it is something else."""
+    """What a key's value must be, if it is of the right type but not valid; else None."""
     if value is None:
         return None
     if key in CHOICES and value not in CHOICES[key]:

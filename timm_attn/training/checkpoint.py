@@ -1,4 +1,4 @@
-"""What a run needs to go on exactly where an epoch ended, in one file that is always complete.
+"""Checkpoints: the complete state of a run after an epoch, in one file that is written atomically.
 
 timm's CheckpointSaver removes the last checkpoint before it puts the new one in place, so that a kill between the two
 loses it, and it has no room for random states. The keys here are timm's, so that train.py, validate.py and timm's
@@ -20,6 +20,7 @@ from torch import Tensor
 from timm_attn.files import write_whole
 from timm_attn.training.engine import Engine, make_optimizer
 from timm_attn.training.fingerprint import IMAGES, difference
+from timm_attn.training.run import Run
 from timm_attn.weights.trained import read_training_file
 
 
@@ -43,12 +44,10 @@ def set_random_states(states: Mapping[str, Any], device: torch.device) -> None:
         torch.cuda.set_rng_state(states['cuda'], device)
 
 
-def state_of(
-    engine: Engine, epoch: int, model_name: str, rows: list[dict[str, Any]], options: Mapping[str, Any]
-) -> dict[str, Any]:
+def state_of(engine: Engine, epoch: int, run: Run, rows: list[dict[str, Any]]) -> dict[str, Any]:
     """The state after an epoch (-1: before the first); every process must call this."""
     state: dict[str, Any] = dict(
-        epoch=epoch, arch=model_name, version=2, rows=rows, recipe=vars(engine.recipe), options=dict(options),
+        epoch=epoch, version=2, rows=rows, **run.saved(),
         random=engine.processes.gather(random_states(engine.processes.device)),
         optimizer=engine.optimizer.state_dict(),
         **engine.task.get_checkpoint_state(),
@@ -59,15 +58,15 @@ def state_of(
     return state
 
 
-def restore(engine: Engine, state: Mapping[str, Any], model_name: str, options: Mapping[str, Any], path: Path) -> None:
+def restore(engine: Engine, state: Mapping[str, Any], run: Run, path: Path) -> None:
     """Puts an engine into a state; every process must call this.
 
     Raises:
         ValueError: it is another model's, another recipe's, of other images or another number of processes, or it is
-            damaged, and then the engine is of no more use.
+            damaged; the engine is then unusable.
     """
     try:
-        _check(engine, state, model_name, options, path)
+        _check(engine, state, run, path)
         engine.task.load_checkpoint_state(state['state_dict'])
         if engine.task.has_ema():
             engine.task.load_checkpoint_state(state['state_dict_ema'], ema=True)
@@ -79,13 +78,13 @@ def restore(engine: Engine, state: Mapping[str, Any], model_name: str, options: 
         raise ValueError(f'{path} is damaged, {type(error).__name__}: {" ".join(str(error).split())}') from error
 
 
-def _check(engine: Engine, state: Mapping[str, Any], model_name: str, options: Mapping[str, Any], path: Path) -> None:
-    """Raises a ValueError where an engine cannot go on from a state, as far as that shows before it is loaded."""
-    if state.get('arch') != model_name:
-        raise ValueError(f'{path} is a checkpoint of {state.get("arch")!r}, not of {model_name!r}.')
+def _check(engine: Engine, state: Mapping[str, Any], run: Run, path: Path) -> None:
+    """Raises a ValueError for a state that an engine cannot go on from, as far as it shows before loading."""
+    if state.get('arch') != run.model:
+        raise ValueError(f'{path} is a checkpoint of {state.get("arch")!r}, not of {run.model!r}.')
     if 'random' not in state or 'recipe' not in state:
         raise ValueError(f'{path} was not written by this runner: it has no random states, so it cannot go on exactly.')
-    ours = state_of(engine, -1, model_name, [], options)
+    ours = state_of(engine, -1, run, [])
     for key, value in ours.items():
         kind = Mapping if isinstance(value, Mapping) else type(value)
         if not isinstance(state.get(key), kind):
@@ -100,13 +99,13 @@ def _check(engine: Engine, state: Mapping[str, Any], model_name: str, options: M
     if not 0 <= ended <= len(engine.epochs) or [_number(row) for row in rows] != [*range(1, ended + 1)]:
         raise ValueError(f'{path} is damaged: it ends with epoch {epoch}, but its rows are {reprlib.repr(rows)}.')
     moments = _optimizer_after_a_step(engine)
-    moments['state'] = {index: moments['state'][index] for index in state['optimizer']['state']}  # not all have some
+    moments['state'] = {index: moments['state'][index] for index in state['optimizer']['state']}  # not of all
     _check_form(state, {**ours, 'optimizer': moments}, f'{path} is damaged: its')
 
 
 def _differing(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """In what of all that must be repeated a run differs."""
-    short = reprlib.repr  # of a thousand class names the first
+    """The settings of a run that differ from the checkpoint's."""
+    short = reprlib.repr  # cuts long lists of class names
     found = {
         key: difference(then.get(key), value) if key in IMAGES else f'{short(then.get(key))}, now {short(value)}'
         for key, value in now.items()
@@ -116,12 +115,12 @@ def _differing(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 
 
 def _number(row: Any) -> Any:
-    """The number of the epoch that a row of the table is of, if it is such a row."""
+    """The epoch of a row of the table; None where a value is no number."""
     return row['epoch'] if all(isinstance(value, (int, float)) for value in row.values()) else None
 
 
 def _optimizer_after_a_step(engine: Engine) -> dict[str, Any]:
-    """What the state of such an optimiser looks like once every parameter has had a gradient."""
+    """The state of an optimiser of the same kind after a step in which every parameter has a gradient."""
     model = copy.deepcopy(engine.model)
     optimizer = make_optimizer(model, engine.recipe)
     for parameter in model.parameters():
@@ -132,7 +131,7 @@ def _optimizer_after_a_step(engine: Engine) -> dict[str, Any]:
 
 
 def _check_form(theirs: Any, ours: Any, what: str) -> None:
-    """Raises a ValueError where a tensor has another shape or type than ours, or a number is none.
+    """Raises a ValueError for a tensor of another shape or type than ours, or something else instead of a number.
 
     KeyError, IndexError or TypeError where a mapping or list lacks what ours has; it may have more.
     """

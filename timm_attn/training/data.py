@@ -2,89 +2,23 @@
 
 import os
 import tarfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from copy import copy
 from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image
 from timm.data import ImageDataset
-from torch.utils.data import Dataset, IterableDataset
+from timm.data.readers.reader_image_folder import ReaderImageFolder
+from timm.data.readers.reader_image_in_tar import ReaderImageInTar
+from torch.utils.data import IterableDataset
 
-from timm_attn.data.folders import labelled_image, open_dataset
+from timm_attn.data.datasets import Images, Policy, Subset, class_names
+from timm_attn.data.folders import open_dataset
+from timm_attn.training.fingerprint import fingerprint
 from timm_attn.training.processes import ALONE, Processes
-from timm_attn.training.recipe import Recipe
-
-LEFT_OUT = -1  # the label of an image that counts for nothing
-
-
-class UnreadableImageError(ValueError):
-    """An image file that cannot be decoded."""
-
-    def __init__(self, message: str) -> None:
-        # a loader's worker hands over its whole traceback, whose last line is the message
-        super().__init__(message.rpartition(f'{type(self).__name__}: ')[2].strip())
-
-
-class Images(ImageDataset):
-    """timm's folders and tars of images, where an unreadable file stops the run, or is skipped and counted.
-
-    In training the next readable image takes its place; in a test it is handed out with the label LEFT_OUT.
-    """
-
-    def __init__(self, opened: ImageDataset, skip_unreadable: bool, training: bool) -> None:
-        super().__init__('', reader=opened.reader, input_img_mode=opened.input_img_mode)  # type: ignore[no-untyped-call]
-        self.skip_unreadable, self.training = skip_unreadable, training
-        self.unreadable = torch.zeros(len(self), dtype=torch.uint8).share_memory_()  # the loader's workers write to it
-
-    def __getitem__(self, index: int) -> tuple[Any, int]:
-        return self.first_readable(_from(index, range(len(self))))
-
-    def first_readable(self, places: Iterable[int]) -> tuple[Any, int]:
-        """The first of some images that can be read."""
-        for place in places:
-            image, label = self._read(place)
-            if image is None and not self.training:
-                image, label = Image.new(self.input_img_mode, (8, 8)), LEFT_OUT
-            if image is not None:
-                return (image if self.transform is None else self.transform(image)), label
-        raise UnreadableImageError(f'Not one of the {len(self)} files can be read as an image.')
-
-    def _read(self, place: int) -> tuple[Image.Image | None, int]:
-        try:
-            return labelled_image(self, place, self.input_img_mode)
-        except ValueError as error:
-            if not self.skip_unreadable:
-                raise UnreadableImageError(
-                    f'{error} Remove it, or leave such files out with --unreadable skip.'
-                ) from error
-        self.unreadable[place] = 1
-        return None, LEFT_OUT
-
-
-def _from(start: int, places: Sequence[int]) -> Iterator[int]:
-    """All of them in turn, from one on; a list of them would be as long as the data set, for every image."""
-    return (places[(start + i) % len(places)] for i in range(len(places)))
-
-
-class Part(Dataset[Any]):
-    """Some images of a set; timm's loaders set `transform`."""
-
-    def __init__(self, dataset: Any, indices: Sequence[int]) -> None:
-        self.dataset, self.indices = dataset, list(indices)
-
-    transform = property(
-        lambda self: self.dataset.transform, lambda self, value: setattr(self.dataset, 'transform', value)
-    )
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def __getitem__(self, index: int) -> Any:
-        if isinstance(self.dataset, Images):
-            return self.dataset.first_readable(_from(index, self.indices))
-        return self.dataset[self.indices[index]]
+from timm_attn.training.recipe import Recipe, usable
 
 
 def open_split(
@@ -104,30 +38,32 @@ def open_split(
     if not recipe.dataset and not (data_dir / split).exists() and (data_dir / f'{split}.tar').is_file():
         split = f'{split}.tar'
     try:
-        opened = open_dataset(
-            recipe.dataset,
-            data_dir,
-            split,
-            is_training=training,
-            class_map=recipe.class_map,
-            download=recipe.dataset_download,
-            batch_size=recipe.batch_size,
-            seed=recipe.seed,
-            input_img_mode='RGB' if recipe.input_size is None or recipe.input_size[0] == 3 else 'L',
-            input_key=recipe.input_key,
-            target_key=recipe.target_key,
-            num_samples=recipe.train_num_samples if training else recipe.val_num_samples,
-        )
+        with usable():
+            opened = open_dataset(
+                recipe.dataset,
+                data_dir,
+                split,
+                is_training=training,
+                class_map=recipe.class_map,
+                download=recipe.dataset_download,
+                batch_size=recipe.batch_size,
+                seed=recipe.seed,
+                input_img_mode='RGB' if recipe.input_size is None or recipe.input_size[0] == 3 else 'L',
+                input_key=recipe.input_key,
+                target_key=recipe.target_key,
+                num_samples=recipe.train_num_samples if training else recipe.val_num_samples,
+            )
     except (tarfile.TarError, EOFError) as error:
         raise ValueError(f'{data_dir / split} is not a whole tar: {error}.') from error
-    dataset = Images(opened, skip_unreadable, training) if isinstance(opened, ImageDataset) else opened
+    policy: Policy = 'stop' if not skip_unreadable else 'replace' if training else 'ignore'
+    dataset = Images(opened, policy) if isinstance(opened, ImageDataset) else opened
     if isinstance(dataset, Images) and not recipe.dataset:
         _refuse_another_split(dataset, data_dir, split)
     classes = class_names(dataset)
     if classes is not None and len(classes) < 2:
+        root = getattr(getattr(dataset, 'reader', dataset), 'root', data_dir)
         raise ValueError(
-            f'{getattr(dataset.reader, "root", data_dir)} has images of one class only ({classes[0] or "no folder"}); '
-            'each class needs a folder of its own.'
+            f'{root} has images of one class only ({classes[0] or "no folder"}); each class needs a folder of its own.'
         )
     return dataset
 
@@ -142,23 +78,22 @@ def _refuse_another_split(dataset: Images, data_dir: Path, split: str) -> None:
         raise ValueError(f'{data_dir} has no split {split!r}, neither a folder nor a tar, only {have}.')
 
 
+def downloading(recipe: Recipe, processes: Processes) -> AbstractContextManager[None]:
+    """A block that opens data; where it is downloaded, the first process of a node enters before the others."""
+    return processes.first_on_node() if recipe.dataset_download else nullcontext()
+
+
 def open_both(recipe: Recipe, data_dir: Path, *, skip_unreadable: bool = False) -> tuple[Any, Any]:
     """The training and the validation split, which must be apart and have the same classes.
 
     Raises:
-        ValueError: one lies in the other, or their classes differ.
+        ValueError: one lies in the other, both have the same images, or their classes differ.
     """
     trained, tested = (
         open_split(recipe, data_dir, split, training=training, skip_unreadable=skip_unreadable)
         for split, training in ((recipe.train_split, True), (recipe.val_split, False))
     )
-    if isinstance(trained, Images):
-        roots = [os.path.realpath(d.reader.root) for d in (trained, tested)]
-        if os.path.commonpath(roots) in roots:
-            raise ValueError(
-                f'{data_dir} must have a folder or tar for each of {recipe.train_split!r} and {recipe.val_split!r}; '
-                f'as it is, the images would be read from {roots[0]} and {roots[1]}.'
-            )
+    _refuse_overlap(recipe, data_dir, trained, tested)
     ours, theirs = class_names(trained), class_names(tested)
     if ours and theirs and ours != theirs:
         differing = sorted(set(ours) ^ set(theirs)) or 'their order'
@@ -166,38 +101,60 @@ def open_both(recipe: Recipe, data_dir: Path, *, skip_unreadable: bool = False) 
     return trained, tested
 
 
-def held_out(recipe: Recipe, data_dir: Path, count: int, *, skip_unreadable: bool = False) -> tuple[Part, Part]:
-    """The training split without some images, and those, drawn once and for all; the validation split stays closed.
+def _refuse_overlap(recipe: Recipe, data_dir: Path, trained: Any, tested: Any) -> None:
+    """Raises a ValueError where a model would be validated on images that it is trained on."""
+    sources = [getattr(dataset, 'reader', dataset) for dataset in (trained, tested)]
+    if isinstance(sources[0], (ReaderImageFolder, ReaderImageInTar)):
+        roots = [os.path.realpath(source.root) for source in sources]
+        if os.path.commonpath(roots) in roots:
+            raise ValueError(
+                f'{data_dir} must have a folder or tar for each of {recipe.train_split!r} and {recipe.val_split!r}; '
+                f'as it is, the images would be read from {roots[0]} and {roots[1]}. '
+                'To validate on a part of the training images, use --holdout, such as --holdout 0.2.'
+            )
+        return
+    trained_on, tested_on = fingerprint(trained), fingerprint(tested)
+    same_root = getattr(sources[0], 'root', None) == getattr(sources[1], 'root', None)
+    same_images = trained_on['sha256'] is not None and trained_on == tested_on and same_root
+    if same_images or recipe.train_split == recipe.val_split:
+        raise ValueError(
+            f'The splits {recipe.train_split!r} and {recipe.val_split!r} of {recipe.dataset!r} have the same images: '
+            "name different ones in train_split and val_split, such as 'train' and 'validation'."
+        )
+
+
+def check_holdout(holdout: float) -> None:
+    """Raises a ValueError for what is neither a number of images nor a share of them."""
+    if not (0 < holdout < 1 or (holdout >= 1 and float(holdout).is_integer())):
+        raise ValueError(f'holdout must be a number of images, or a share between 0 and 1, but is {holdout:g}.')
+
+
+def held_out(recipe: Recipe, data_dir: Path, holdout: float, *, skip_unreadable: bool = False) -> tuple[Subset, Subset]:
+    """The training split without some images, and those images; the validation split is not opened.
+
+    Args:
+        holdout: the number of images, or their share of the training split. Which ones they are is always the same.
 
     Raises:
         ValueError: the split is streamed, or too small.
     """
     trained = open_split(recipe, data_dir, recipe.train_split, training=True, skip_unreadable=skip_unreadable)
-    held = copy(trained)  # what differs is its transform, and what takes the place of an unreadable image
-    held.training = False
+    held = copy(trained)  # with a transform and a policy of its own
+    if isinstance(held, Images) and skip_unreadable:
+        held.policy = 'ignore'
     if isinstance(trained, IterableDataset):
         raise ValueError(f'{recipe.dataset!r} is streamed: no images can be held out of it.')
+    count = int(holdout) if holdout >= 1 else round(holdout * len(trained))
     if not 0 < count < len(trained):
         raise ValueError(f'{count} images cannot be held out of {len(trained)}.')
     order = torch.randperm(len(trained), generator=torch.Generator().manual_seed(0)).tolist()
-    return Part(trained, order[count:]), Part(held, order[:count])
-
-
-def class_names(dataset: Any) -> list[str] | None:
-    """The classes in the order of their labels, where the data says them."""
-    if isinstance(dataset, Part):
-        return class_names(dataset.dataset)
-    reader = getattr(dataset, 'reader', dataset)
-    for attribute in ('class_to_idx', 'class_name_to_idx'):
-        if indices := getattr(reader, attribute, None):
-            return sorted(indices, key=indices.__getitem__)
-    return None
+    return Subset(trained, order[count:]), Subset(held, order[:count])
 
 
 def names_of(dataset: Any, indices: Sequence[int]) -> list[str]:
-    """What some images of a set, of a part of one, or of one in timm's wrapper for sizes are called."""
+    """The names of images of a data set, of a subset, or of a set in timm's wrapper for scheduled sizes."""
     while not isinstance(dataset, ImageDataset) and hasattr(dataset, 'dataset'):
-        if isinstance(dataset, Part):
+        if isinstance(dataset, Subset):
             indices = [dataset.indices[i] for i in indices]
         dataset = dataset.dataset
     if not hasattr(dataset, 'filename'):
@@ -206,10 +163,10 @@ def names_of(dataset: Any, indices: Sequence[int]) -> list[str]:
 
 
 def unreadable(dataset: Any, processes: Processes = ALONE) -> int:
-    """How many different images any of the processes has skipped so far; all must call this."""
-    while not isinstance(dataset, (Part, Images)) and hasattr(dataset, 'dataset'):
+    """How many different images the processes have found unreadable so far; every process must call this."""
+    while not isinstance(dataset, (Subset, Images)) and hasattr(dataset, 'dataset'):
         dataset = dataset.dataset
-    images, indices = (dataset.dataset, dataset.indices) if isinstance(dataset, Part) else (dataset, slice(None))
-    if not isinstance(images, Images) or not images.skip_unreadable:
+    images, indices = (dataset.dataset, dataset.indices) if isinstance(dataset, Subset) else (dataset, slice(None))
+    if not isinstance(images, Images):
         return 0
-    return int((processes.total(images.unreadable[indices].int()) > 0).sum())
+    return int((processes.all_reduce_sum(images.unreadable[indices].int()) > 0).sum())

@@ -1,4 +1,4 @@
-"""One epoch of a recipe: timm's task, optimiser, schedule, loss scaler and moving average at work on batches."""
+"""The epochs of a recipe, with timm's task, optimiser, schedule, loss scaler and moving average."""
 
 import math
 import time
@@ -21,11 +21,11 @@ from timm_attn.training.data import names_of
 from timm_attn.training.evaluate import check_labels
 from timm_attn.training.loaders import Loader, set_epoch, take_batch
 from timm_attn.training.processes import ALONE, Processes
-from timm_attn.training.recipe import Recipe
+from timm_attn.training.recipe import Recipe, usable
 
 
 class NonFiniteLossError(RuntimeError):
-    """A loss that is not a number, with the images that gave it."""
+    """A NaN or infinite loss; the message names the images of the batch."""
 
 
 def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
@@ -40,12 +40,12 @@ def make_scheduler(optimizer: torch.optim.Optimizer, recipe: Recipe, updates_per
 
 
 def autocast_of(recipe: Recipe, device: torch.device) -> Callable[[], Any]:
-    """What a recipe's forward passes run in."""
+    """The autocast context of a recipe's forward passes."""
     return partial(torch.autocast, device.type, dtype=getattr(torch, recipe.amp_dtype)) if recipe.amp else nullcontext
 
 
 class Engine:
-    """A model and all that changes with it while it is trained."""
+    """A model with its optimiser, schedule, loss scaler and moving average."""
 
     def __init__(
         self, model: nn.Module, loader: Loader, recipe: Recipe, processes: Processes = ALONE, head_only: bool = False
@@ -57,46 +57,49 @@ class Engine:
         self.model = model
         self.classes: Any = model.num_classes
         self.frozen = _freeze_body(model) if head_only else []
-        self.task = ClassificationTask(
-            model, criterion_kwargs=dict(smoothing=recipe.smoothing), device=device, verbose=False
-        )
-        self.optimizer = make_optimizer(model, recipe)
-        if recipe.model_ema:
-            self.task.setup_ema(decay=recipe.model_ema_decay, use_warmup=recipe.model_ema_warmup)
-        if recipe.torchcompile:
-            self.task.compile(backend=recipe.torchcompile)
-        if processes.count > 1:
-            ids = [device] if device.type == 'cuda' else None
-            # torch deprecates the argument without a substitute for False
-            options = dict(broadcast_buffers=False) if recipe.no_ddp_bb else {}
-            self.task.prepare_distributed(device_ids=ids, **options)
+        with usable():
+            self.task = ClassificationTask(
+                model, criterion_kwargs=dict(smoothing=recipe.smoothing), device=device, verbose=False
+            )
+            self.optimizer = make_optimizer(model, recipe)
+            if recipe.model_ema:
+                self.task.setup_ema(decay=recipe.model_ema_decay, use_warmup=recipe.model_ema_warmup)
+            if recipe.torchcompile:
+                self.task.compile(backend=recipe.torchcompile)
+            if processes.count > 1:
+                ids = [device] if device.type == 'cuda' else None
+                # torch deprecates the argument without a substitute for False
+                options = dict(broadcast_buffers=False) if recipe.no_ddp_bb else {}
+                self.task.prepare_distributed(device_ids=ids, **options)
         self.autocast = autocast_of(recipe, device)
         scaled = recipe.amp and device.type == 'cuda' and recipe.amp_dtype == 'float16'
         self.scaler = NativeScaler(device=device.type) if scaled else None
         self.interrupted: Callable[[], bool] = lambda: False  # asked before each step
-        self.updates = -(-len(loader) // recipe.grad_accum_steps)  # an epoch
-        self.scheduler, self.epochs = make_scheduler(self.optimizer, recipe, self.updates)
+        self.updates = -(-len(loader) // recipe.grad_accum_steps)  # per epoch
+        with usable():
+            self.scheduler, self.epochs = make_scheduler(self.optimizer, recipe, self.updates)
         if not self.epochs:
             raise ValueError(
                 f'There is no epoch to train: start_epoch is {recipe.start_epoch}, epochs {recipe.epochs}.'
             )
 
     def to_epoch(self, epoch: int) -> None:
-        """Puts the schedule and the shuffling where an epoch begins."""
+        """Sets the schedule and the shuffling to the start of an epoch."""
         if epoch:
             self.scheduler.step(epoch)
             self.scheduler.step_update(epoch * self.updates)
         set_epoch(self.loader, epoch)
 
     def epoch(self, epoch: int) -> dict[str, Any]:
-        """Trains for an epoch; its number from 1, first learning rate, mean loss, accuracies in %, and seconds."""
+        """Trains one epoch: its number from 1, first learning rate, mean loss, accuracies in %, and seconds."""
         start, losses, steps = time.perf_counter(), 0.0, 0
         self.to_epoch(epoch)
         self._train_mode()
         lr = self.optimizer.param_groups[0]['lr']
         evaluator = self.task.create_evaluator()
         number, of = epoch - self.epochs.start + 1, len(self.epochs)
-        bar = tqdm(self.loader, desc=f'epoch {number}/{of}', leave=False, disable=not self.processes.primary)
+        quiet = None if self.processes.primary else True  # None: on a terminal alone
+        bar = tqdm(self.loader, desc=f'epoch {number}/{of}', leave=False, disable=quiet)
         update = epoch * self.updates
         self.optimizer.zero_grad()
         for step, (images, labels, share, is_update) in enumerate(self._grouped(bar)):
@@ -126,7 +129,7 @@ class Engine:
         return dict(epoch=number, lr=lr, loss=mean, train_top1=seen['top1'], train_top5=seen['top5'], seconds=seconds)
 
     def _grouped(self, batches: Any) -> Iterator[tuple[Tensor, Tensor, float, bool]]:
-        """The batches, each with its share of the update that it belongs to, and whether it completes it."""
+        """The batches, each with its weight in the gradient of its update, and whether it completes the update."""
         group, count = self.recipe.grad_accum_steps, len(self.loader)
         whole = count - count % group
         for i, (images, labels) in enumerate(batches):
@@ -136,7 +139,7 @@ class Engine:
             yield images, labels, 1 / size, i == count - 1 or (i + 1) % group == 0
 
     def _step(self, images: Tensor, labels: Tensor, share: float, is_update: bool) -> tuple[float, Tensor]:
-        """The loss of a batch and its logits; a finite one adds its gradients, and completes an update with a step."""
+        """The loss of a batch and its logits; backpropagates a finite loss, and steps the optimiser if `is_update`."""
         with nullcontext() if is_update else self.task.no_sync():
             with self.autocast():
                 result = self.task(images, labels)
@@ -168,7 +171,7 @@ class Engine:
 
 
 def _freeze_body(model: Any) -> list[nn.Module]:
-    """Stops the gradients of all but the classifier, and returns the modules whose norms shall not move either."""
+    """Freezes all parameters but the classifier's; returns the modules that must stay in evaluation mode."""
     classifier = model.get_classifier()
     trained = {id(p) for p in classifier.parameters()}
     for parameter in model.parameters():

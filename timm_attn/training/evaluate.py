@@ -1,16 +1,14 @@
 """Accuracy and confusion of a model on images."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from typing import Any
 
 import torch
-from timm.data import resolve_model_data_config
 from timm.task import ClassificationEvaluator, evaluation_sample_limit
 from torch import Tensor, nn
 
-from timm_attn.training.data import LEFT_OUT
-from timm_attn.training.loaders import eval_loader
+from timm_attn.data.datasets import IGNORE_INDEX
 from timm_attn.training.processes import ALONE, Processes
 
 
@@ -47,12 +45,12 @@ def confusion(
     autocast: Callable[[], Any] = nullcontext,
     channels_last: bool = False,
 ) -> Tensor:
-    """How many images of each class (row) were taken for each class (column), over all processes."""
+    """The number of images of each true class (row) and predicted class (column), over all processes."""
     counts = torch.zeros(classes * classes, dtype=torch.int64)
     for output, labels in _outputs(model, loader, autocast, channels_last):
         pairs = labels * classes + output.argmax(dim=1)
         counts += torch.bincount(pairs.cpu(), minlength=len(counts))
-    return processes.total(counts).cpu().view(classes, classes)
+    return processes.all_reduce_sum(counts).cpu().view(classes, classes)
 
 
 def check_labels(labels: Tensor, classes: int) -> None:
@@ -64,7 +62,7 @@ def check_labels(labels: Tensor, classes: int) -> None:
 def _outputs(
     model: nn.Module, loader: Any, autocast: Callable[[], Any], channels_last: bool
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """The outputs of each batch and its labels, without what does not count."""
+    """The outputs of each batch and its labels, without ignored and repeated images."""
     model.eval()
     seen, limit = 0, evaluation_sample_limit(loader)
     for images, labels in loader:
@@ -72,27 +70,9 @@ def _outputs(
             images = images.contiguous(memory_format=torch.channels_last)
         with autocast():
             output = model(images)
-        kept = labels != LEFT_OUT
+        kept = labels != IGNORE_INDEX
         if limit is not None and seen + len(labels) > limit:  # the rest repeats images of another process
             kept[max(0, limit - seen) :] = False
         seen += len(labels)
         if kept.any():
             yield output[kept], labels[kept]
-
-
-@torch.inference_mode()
-def top1(model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]]) -> float:
-    """The share of images whose highest logit is their label, in %; the model is left in evaluation mode."""
-    model.eval()
-    correct = seen = 0
-    for images, labels in batches:
-        correct += int((model(images).argmax(dim=1) == labels).sum())
-        seen += len(labels)
-    if not seen:
-        raise ValueError('There are no images to evaluate.')
-    return 100 * correct / seen
-
-
-def top1_on(model: nn.Module, dataset: Any) -> float:
-    """Top-1 in % on a dataset of (image, label), under the preprocessing of the model's own cfg."""
-    return top1(model, eval_loader(dataset, resolve_model_data_config(model)))

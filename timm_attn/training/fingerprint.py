@@ -1,4 +1,4 @@
-"""Which images a training reads, in a few bytes: what a resumed run must have again."""
+"""A digest of the images of a training, so that a resumed run cannot go on with others."""
 
 import hashlib
 import os
@@ -8,26 +8,26 @@ from typing import Any
 import numpy as np
 from torch.utils.data import IterableDataset
 
-from timm_attn.training.data import Part
+from timm_attn.data.datasets import Subset
 
-IMAGES = ('training images', 'validation images')  # their keys in what a checkpoint says of its run
+IMAGES = ('training images', 'validation images')  # their keys in a checkpoint's options
 
 
 def fingerprints(trained_on: Any, tested_on: Any) -> dict[str, dict[str, Any]]:
-    """Those of a run's two splits."""
+    """The fingerprints of the training and the validation images."""
     return dict(zip(IMAGES, map(fingerprint, (trained_on, tested_on)), strict=True))
 
 
 def fingerprint(dataset: Any) -> dict[str, Any]:
-    """The number of a set's images, and a SHA-256 of their names and labels in their order, as far as it says them.
+    """The number of a set's images, and a SHA-256 of their names and labels in their order, as far as the set has them.
 
     Names are relative to the split's root. timm's folders and tars, and torchvision's folders, have names and labels,
     other torchvision sets labels; hfds/ sets have their number alone, and streams at most the number they promise.
     """
     if isinstance(dataset, IterableDataset):
         return dict(images=getattr(getattr(dataset, 'reader', None), 'num_samples', None), sha256=None)
-    whole, indices = (dataset.dataset, dataset.indices) if isinstance(dataset, Part) else (dataset, None)
-    names, labels = _said(getattr(whole, 'reader', whole))
+    whole, indices = (dataset.dataset, dataset.indices) if isinstance(dataset, Subset) else (dataset, None)
+    names, labels = _names_and_labels(getattr(whole, 'reader', whole))
     if labels is None or len(labels) != len(whole):
         return dict(images=len(dataset), sha256=None)
     if indices is not None:
@@ -46,8 +46,8 @@ def difference(then: Any, now: Mapping[str, Any]) -> str:
     return f'{now["images"]} as then, but with other names or labels, or in another order'
 
 
-def _said(source: Any) -> tuple[list[str], Any]:
-    """The names of a reader or set, if it says them, and its labels, an array [N], or None."""
+def _names_and_labels(source: Any) -> tuple[list[str], Any]:
+    """The names of a reader or set, if it has them, and its labels, an array [N], or None."""
     samples, labels = getattr(source, 'samples', None), getattr(source, 'targets', None)
     names: list[str] = []
     if isinstance(samples, list) and samples and isinstance(samples[0], tuple):  # (path, label)

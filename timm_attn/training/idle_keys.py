@@ -1,11 +1,11 @@
-"""Keys of a recipe that timm would pass over on a kind of data without a word, or not take."""
+"""Keys of a recipe that have no effect on a kind of data, which timm does not report."""
 
 from dataclasses import fields
 from pathlib import Path
 
 from timm_attn.training.recipe import Recipe
 
-# The prefixes of timm's data sets that are read elsewhere than in a folder or tar, and what people call them.
+# The kinds of timm's data sets, and their names in messages.
 _KINDS = {
     'folder': 'a folder',
     'tar': 'a tar',
@@ -15,7 +15,7 @@ _KINDS = {
     'tfds': 'a tfds/ stream',
     'wds': 'a wds/ stream',
 }
-# What these keys do something for. hfds/ sets are downloaded in any case.
+# The kinds on which a key has an effect. hfds/ sets are downloaded in any case.
 WORKS_ON = {
     'class_map': ('folder', 'tar', 'hfds', 'hfids', 'tfds', 'wds'),
     'dataset_download': ('torch', 'hfds', 'hfids', 'tfds'),
@@ -25,12 +25,12 @@ WORKS_ON = {
     'val_num_samples': ('hfids', 'wds'),
     'train_img_sizes': ('folder', 'tar', 'torch', 'hfds'),
 }
-# Keys that do nothing without another one.
+# Keys that have no effect without another one.
 NEEDS = {'train_batches_per_epoch': 'train_img_sizes'}
 
 
 def refuse_idle(recipe: Recipe, data_dir: Path) -> None:
-    """Raises a ValueError for a key that does nothing on the data of a training."""
+    """Raises a ValueError for a key that has no effect on the data of a training."""
     kinds = [_kind(recipe, data_dir, split) for split in (recipe.train_split, recipe.val_split)]
     given = {f.name for f in fields(Recipe) if getattr(recipe, f.name) != f.default}
     for key in sorted(given & WORKS_ON.keys()):
@@ -50,7 +50,7 @@ def refuse_idle(recipe: Recipe, data_dir: Path) -> None:
 
 
 def _kind(recipe: Recipe, data_dir: Path, split: str) -> str:
-    """What timm's create_dataset takes a split for."""
+    """The kind of data that timm's create_dataset reads for a split."""
     prefix, slash, _ = recipe.dataset.partition('/')
     if slash and prefix.lower() in _KINDS:
         return prefix.lower()

@@ -11,11 +11,11 @@ from typing import Any
 def noticing_ctrl_c() -> Iterator[Callable[[], bool]]:
     """Gives a function that says whether Ctrl-C was pressed; a second press acts at once, as usual.
 
-    Python raises KeyboardInterrupt wherever it happens to be; where that is the start of a loader's worker, it is lost.
+    Python raises KeyboardInterrupt at any line; raised while a loader starts a worker, it is lost.
     """
     pressed = threading.Event()
     if threading.current_thread() is not threading.main_thread():
-        yield pressed.is_set  # only the main thread is told of signals
+        yield pressed.is_set  # only the main thread receives signals
         return
     usual = signal.getsignal(signal.SIGINT)
 

@@ -1,5 +1,6 @@
 """timm's loaders with the settings of a model's data config and a recipe."""
 
+import os
 from collections import deque
 from collections.abc import Iterator
 from typing import Any
@@ -10,14 +11,19 @@ from timm.data.loader import PrefetchLoader
 from torch.utils.data import DataLoader, IterableDataset
 
 from timm_attn.training.processes import ALONE, Processes
-from timm_attn.training.recipe import Recipe
+from timm_attn.training.recipe import Recipe, usable
 
 Loader = PrefetchLoader | DataLoader[Any]
 _INPUT = ('input_size', 'mean', 'std', 'interpolation', 'crop_pct', 'crop_mode')
 
 
-class Recorded:
-    """A batch sampler that remembers the indices of the batches it handed out, until they are taken."""
+def usable_cores() -> int:
+    """The number of cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
+
+
+class RecordingBatchSampler:
+    """A batch sampler that keeps the indices of its batches until `take_batch` has them."""
 
     def __init__(self, sampler: Any) -> None:
         self.sampler = sampler
@@ -26,14 +32,14 @@ class Recorded:
     def __iter__(self) -> Iterator[Any]:
         self.pending.clear()
         for batch in self.sampler:
-            self.pending.append([i[0] if isinstance(i, tuple) else i for i in batch])  # pairs when sizes are scheduled
+            self.pending.append([i[0] if isinstance(i, tuple) else i for i in batch])  # (index, size)
             yield batch
 
     def __len__(self) -> int:
         return len(self.sampler)
 
     def set_epoch(self, epoch: int) -> None:
-        """Tells the samplers below, which shuffle by it."""
+        """Passes the epoch on to the samplers, which shuffle by it."""
         samplers: list[Any] = [self.sampler, getattr(self.sampler, 'sampler', None)]
         for sampler in samplers:
             if hasattr(sampler, 'set_epoch'):
@@ -53,6 +59,15 @@ def eval_loader(
     return create_loader(dataset, batch_size=batch_size, **settings, **_common(workers, processes))
 
 
+def validation_loader(
+    dataset: Any, data_config: dict[str, Any], recipe: Recipe, processes: Processes = ALONE
+) -> Loader:
+    """The images of a recipe's validation, as eval_loader has them."""
+    batch_size = recipe.validation_batch_size or recipe.batch_size
+    with usable():
+        return eval_loader(dataset, data_config, batch_size, workers=recipe.workers, processes=processes)
+
+
 def train_loader(dataset: Any, data_config: dict[str, Any], recipe: Recipe, processes: Processes = ALONE) -> Loader:
     """Shuffled batches, without the last partial one, under the recipe's augmentation.
 
@@ -69,45 +84,46 @@ def train_loader(dataset: Any, data_config: dict[str, Any], recipe: Recipe, proc
         color_jitter=recipe.color_jitter,
         interpolation=data_config['interpolation'] if recipe.no_aug else recipe.train_interpolation,
     )
-    loader = create_loader(
-        dataset,
-        batch_size=recipe.batch_size,
-        is_training=True,
-        input_size_choices=recipe.train_img_sizes,
-        batch_choice_seed=recipe.seed,
-        num_batches=recipe.train_batches_per_epoch,
-        pin_memory=recipe.pin_mem,
-        **settings,
-        **augmentation,
-        **_common(recipe.workers, processes),
-    )
+    with usable():
+        loader = create_loader(
+            dataset,
+            batch_size=recipe.batch_size,
+            is_training=True,
+            input_size_choices=recipe.train_img_sizes,
+            batch_choice_seed=recipe.seed,
+            num_batches=recipe.train_batches_per_epoch,
+            pin_memory=recipe.pin_mem,
+            **settings,
+            **augmentation,
+            **_common(recipe.workers, processes),
+        )
     if not len(loader):
         batch = f'one batch of {recipe.batch_size} in each of {processes.count} processes'
         raise ValueError(f'{len(dataset)} training images do not fill {batch}: lower the batch_size.')
     if not isinstance(dataset, IterableDataset):
-        _record(loader)
+        _record_batches(loader)
     return loader
 
 
 def set_epoch(loader: Any, epoch: int) -> None:
-    """Tells the parts of a loader that shuffle by the epoch."""
+    """Passes the epoch on to the parts of a loader that shuffle by it."""
     for part in (loader.dataset, loader.batch_sampler):
         if hasattr(part, 'set_epoch'):
             part.set_epoch(epoch)
 
 
 def take_batch(loader: Any) -> list[int] | None:
-    """The indices of the next batch in turn; None when the data is streamed."""
+    """The indices of the next batch that the loader yielded; None for streamed data."""
     recorded = loader.batch_sampler
-    return recorded.pending.popleft() if isinstance(recorded, Recorded) else None
+    return recorded.pending.popleft() if isinstance(recorded, RecordingBatchSampler) else None
 
 
-def _record(loader: PrefetchLoader) -> None:
-    """Puts a recorder into timm's loader; torch lets a loader's sampler be chosen only when the loader is made."""
+def _record_batches(loader: PrefetchLoader) -> None:
+    """Replaces the DataLoader in timm's loader by one that records its batches; a DataLoader's sampler is final."""
     made = loader.loader
     loader.loader = DataLoader(
         made.dataset,
-        batch_sampler=Recorded(made.batch_sampler),
+        batch_sampler=RecordingBatchSampler(made.batch_sampler),
         num_workers=made.num_workers,
         collate_fn=made.collate_fn,
         pin_memory=made.pin_memory,
@@ -116,7 +132,7 @@ def _record(loader: PrefetchLoader) -> None:
 
 
 def _common(workers: int, processes: Processes) -> dict[str, Any]:
-    # Workers that lived on would carry random states that no checkpoint holds.
+    # Persistent workers have random states that no checkpoint holds.
     return dict(
         num_workers=workers,
         persistent_workers=False,

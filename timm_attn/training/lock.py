@@ -13,7 +13,7 @@ from timm_attn.files import write_whole
 from timm_attn.training.processes import Processes
 
 LOCK, SOFT_LOCK, HOLDER = '.lock', '.soft-lock', '.holder'
-# What a file system says that has no locks.
+# The errors of file systems without locks.
 _NO_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL}
 
 
@@ -23,10 +23,10 @@ class FolderInUseError(RuntimeError):
 
 @contextmanager
 def held(folder: Path, processes: Processes) -> Iterator[None]:
-    """A block in which no other training works in a folder; it is left as it was if nothing comes into it.
+    """A block in which no other training works in a folder; a folder made for it is removed if it stays empty.
 
-    The first process holds it for all of a training, and every process must call this. The kernel frees it when the
-    holder dies. Where the file system has no locks, a file stands for one, and may outlive a holder on another machine.
+    The first process of a training takes the lock, and every process must call this. The kernel releases it when the
+    holder dies. On a file system without locks a marker file is used, which a killed holder may leave behind.
 
     Raises:
         FolderInUseError: another process holds it.
@@ -40,7 +40,7 @@ def held(folder: Path, processes: Processes) -> Iterator[None]:
             lock = _acquired(folder)
         except (OSError, RuntimeError) as error:
             failure = error
-    failure = processes.gather(failure)[0]  # the others would wait for the first
+    failure = processes.gather(failure)[0]  # all must raise, or the others would wait for the first
     if failure is not None:
         raise failure
     try:
@@ -86,16 +86,16 @@ def _locked(folder: Path) -> BaseFileLock:
 def _holder(folder: Path) -> str:
     with suppress(FileNotFoundError):
         return (folder / HOLDER).read_text(errors='replace')
-    return 'another process'  # which has just begun, or is about to end
+    return 'another process'  # its note is not written yet, or deleted already
 
 
 def _release(folder: Path, lock: BaseFileLock, made: list[Path]) -> None:
     (folder / HOLDER).unlink(missing_ok=True)
     unused = folder.is_dir() and {path.name for path in folder.iterdir()} <= {LOCK, SOFT_LOCK}
     if unused:
-        (folder / LOCK).unlink(missing_ok=True)  # by the holder alone; filelock sees that what it opened is gone
+        (folder / LOCK).unlink(missing_ok=True)  # only the holder may; filelock notices that its open file was deleted
     lock.release()
     if unused:
-        with suppress(OSError):  # there is something else in it
+        with suppress(OSError):  # it is not empty
             for place in made:
                 place.rmdir()

@@ -1,21 +1,21 @@
-"""Memory that a step on the CPU has freed stays with the process, for the next step."""
+"""Memory that a training step on the CPU frees stays with the process for the next step."""
 
 import ctypes
 import os
 import platform
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4  # <malloc.h>
-NEVER = -1  # as a size: the greatest there is
+NEVER = -1  # as a size_t: the largest
 
 
 def keep_freed_memory() -> bool:
-    """Tells glibc to hand no freed memory back to the kernel, and returns whether it was told.
+    """Tells glibc to return no freed memory to the kernel; False where it was not told.
 
     By default glibc maps every large tensor of a step anew and unmaps it once it is freed, and the kernel clears its
     pages again at each first touch, which takes time (scripts/train_speed.py measures it). The arithmetic does not
-    change; the process keeps the most that it has needed. This holds for the whole process until it ends, so a command
-    may call it, and a library function should not. Where the environment already says what malloc does
-    (MALLOC_MMAP_MAX_, GLIBC_TUNABLES, ...), that is left alone, and so is every other C library.
+    change, and the process keeps the memory of its largest step until it ends. That is for a command to decide, not for
+    a library function. Settings of malloc in the environment (MALLOC_MMAP_MAX_, GLIBC_TUNABLES, ...) are respected, and
+    other C libraries are left alone.
     """
     said = any(name.startswith('MALLOC_') for name in os.environ) or 'malloc' in os.environ.get('GLIBC_TUNABLES', '')
     if said or platform.libc_ver()[0] != 'glibc':

@@ -33,16 +33,16 @@ class Processes:
         dist.all_gather_object(values, value)
         return values
 
-    def total(self, values: torch.Tensor) -> torch.Tensor:
-        """The sum over all processes."""
+    def all_reduce_sum(self, values: torch.Tensor) -> torch.Tensor:
+        """The sum over all processes, in place."""
         if self.count > 1:
             values = values.to(self.device)
             dist.all_reduce(values)
         return values
 
     @contextmanager
-    def one_first(self) -> Iterator[None]:
-        """A block that the first process of each node ends before the others begin it."""
+    def first_on_node(self) -> Iterator[None]:
+        """A block that the first process of each node runs alone; the others run it after that."""
         first = os.environ.get('LOCAL_RANK', '0') == '0'
         if not first:
             self.gather(None)
@@ -59,9 +59,9 @@ _groups: list[Processes] = []  # none or one
 
 @contextmanager
 def joined(device: str | None = None) -> Iterator[Processes]:
-    """This process's place for a while: alone, or in the group of torchrun (NCCL on GPUs, gloo on CPUs).
+    """A block in which this process has a device and, under torchrun, a group (NCCL on GPUs, gloo on CPUs).
 
-    Within it, another call gives the same place: torchrun's processes can meet only once.
+    A call within it gives the same: torchrun's processes form one group, once.
 
     Args:
         device: such as 'cpu' or 'cuda:1'; without one CUDA where there is a GPU.

@@ -116,7 +116,7 @@ def load_recipe(name_or_path: str, changes: Mapping[str, Any] | None = None) -> 
 
 
 def recipe_of(values: Mapping[str, Any], source: str) -> Recipe:
-    """The recipe of some keys and values, whatever they are; errors begin with their source.
+    """Makes a recipe of keys and values, which may be anything; errors begin with their source.
 
     Raises:
         ValueError: it has a key that the runner does not know, no lr, or a value that is not valid.
@@ -138,7 +138,7 @@ def recipe_of(values: Mapping[str, Any], source: str) -> Recipe:
 
 @contextmanager
 def usable() -> Iterator[None]:
-    """A block in which timm is handed a recipe's values; what it does not take becomes a ValueError."""
+    """A block that calls timm with a recipe's values and nothing else; what timm refuses becomes a ValueError."""
     try:
         yield
     except (AssertionError, ImportError, IndexError, KeyError, TypeError) as error:
@@ -156,7 +156,7 @@ def import_modules(recipe: Recipe) -> None:
     for module in recipe.device_modules:
         try:
             importlib.import_module(module)
-        except Exception as error:  # it is anybody's code
+        except Exception as error:  # a module of the user's may raise any
             raise ValueError(f'The device module {module!r} cannot be imported: {error}.') from error
 
 

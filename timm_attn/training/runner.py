@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Mapping
-from contextlib import nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +15,20 @@ from timm.data import resolve_data_config
 from timm.utils import random_seed
 from torch import Tensor, nn
 
-from timm_attn.files import replacing, write_whole
+from timm_attn.data.datasets import class_names
+from timm_attn.files import write_csv, write_whole
 from timm_attn.training import checkpoint, data
-from timm_attn.training.confusion_picture import confusion_picture
 from timm_attn.training.engine import Engine, NonFiniteLossError
 from timm_attn.training.evaluate import confusion, evaluate
 from timm_attn.training.fingerprint import fingerprints
 from timm_attn.training.idle_keys import refuse_idle
 from timm_attn.training.interrupt import noticing_ctrl_c
-from timm_attn.training.loaders import Loader, eval_loader, train_loader
+from timm_attn.training.loaders import Loader, train_loader, validation_loader
 from timm_attn.training.lock import held
-from timm_attn.training.logs import one_line, open_tensorboard, write_csv
+from timm_attn.training.logs import one_line, open_tensorboard
 from timm_attn.training.processes import Processes, joined
 from timm_attn.training.recipe import Recipe, import_modules, usable
+from timm_attn.training.run import Run
 
 LAST = 'last.pth.tar'  # timm's name
 
@@ -40,7 +41,7 @@ def train(
     *,
     resume: bool = False,
     head_only: bool = False,
-    holdout: int = 0,
+    holdout: float | None = None,
     skip_unreadable: bool = False,
     tensorboard: bool = False,
     confusion_matrix: bool = False,
@@ -48,15 +49,16 @@ def train(
     """Trains a model and returns the file of its last epoch's weights; under torchrun every process calls this.
 
     Args:
-        data_dir: the folder in which the recipe's splits lie, as timm's create_dataset takes them.
+        data_dir: the folder in which the recipe's splits lie, as timm's create_dataset takes them; with `holdout` also
+            a folder of class folders.
         output: gets summary.csv, one row per epoch, last.pth.tar, from which the run can go on, last.safetensors, and
             what else is asked for; each file appears only when complete.
         resume: go on where output/last.pth.tar ends, exactly, or begin if there is none.
         head_only: train the classifier alone, with the norms of the rest as they are.
-        holdout: validate on that many images of the training split, without which it is trained, instead of on the
-            validation split.
+        holdout: validate on that many images of the training split, or that share of them, which are then not trained
+            on, instead of on the validation split.
         skip_unreadable: take another image in the place of one that cannot be read, and count it.
-        confusion_matrix: draw the last epoch's confusion.png.
+        confusion_matrix: write the last epoch's confusion.csv, one row per true class, one column per predicted class.
 
     Raises:
         ValueError: the recipe, the data and the checkpoint do not fit together, or an image cannot be read.
@@ -64,68 +66,50 @@ def train(
             interrupted, and last.pth.tar is kept.
     """
     import_modules(recipe)
+    if holdout is not None:
+        data.check_holdout(holdout)
     refuse_idle(recipe, data_dir)
     with joined(recipe.device) as processes, held(output, processes):
         last = output / LAST
         if last.exists() and not resume:
             raise ValueError(f'{output} already has a run: go on with --resume, or choose another --output.')
         random_seed(recipe.seed, processes.rank)
-        with usable():
-            engine, tests, classes, images = _prepare(
-                recipe, model_name, data_dir, processes, head_only, holdout, skip_unreadable
+        with data.downloading(recipe, processes):
+            splits: tuple[Any, Any] = (
+                data.open_both(recipe, data_dir, skip_unreadable=skip_unreadable)
+                if holdout is None
+                else data.held_out(recipe, data_dir, holdout, skip_unreadable=skip_unreadable)
             )
-        # what a resumed run must repeat, beside its recipe
-        options = dict(head_only=head_only, holdout=holdout, class_names=classes, **images)
-        rows, epochs = _resumed(engine, model_name, options, last) if resume and last.exists() else ([], engine.epochs)
+        run = Run(model_name, recipe, head_only, holdout or 0, class_names(splits[0]), fingerprints(*splits))
+        engine, tests = _prepare(run, *splits, processes)
+        rows = _resumed(engine, run, last) if resume and last.exists() else []
         writer = open_tensorboard(output / 'tensorboard', len(rows) + 1) if tensorboard and processes.primary else None
+        training = _Training(run, engine, tests, output, rows, writer)
         with noticing_ctrl_c() as engine.interrupted:
-            _run(engine, epochs, tests, model_name, options, output, rows, writer)
+            training.finish()
         if confusion_matrix:
-            model: Any = engine.task.get_eval_model()
-            names = classes or [str(i) for i in range(model.num_classes)]
-            counts = confusion(model, tests, len(names), processes, engine.autocast, recipe.channels_last)
-            if processes.primary:
-                with replacing(output / 'confusion.png') as file:
-                    confusion_picture(counts.numpy(), names).save(file, 'PNG')
+            training.write_confusion()
     return output / 'last.safetensors'
 
 
-def _prepare(
-    recipe: Recipe,
-    model_name: str,
-    data_dir: Path,
-    processes: Processes,
-    head_only: bool,
-    holdout: int,
-    skip_unreadable: bool,
-) -> tuple[Engine, Loader, list[str] | None, dict[str, Any]]:
-    """What trains the model, the batches that test it, the classes where the data says them, and its images."""
-    with processes.one_first() if recipe.dataset_download else nullcontext():  # it alone downloads
-        trained_on, tested_on = (
-            data.held_out(recipe, data_dir, holdout, skip_unreadable=skip_unreadable)
-            if holdout
-            else data.open_both(recipe, data_dir, skip_unreadable=skip_unreadable)
-        )
-    images = fingerprints(trained_on, tested_on)
-    classes = data.class_names(trained_on)
-    model: Any = build(model_name, recipe, classes)
-    model.to(device=processes.device)
-    if recipe.channels_last:
-        model.to(memory_format=torch.channels_last)
-    data_config = resolve_data_config(vars(recipe), model=model)
+def _prepare(run: Run, trained_on: Any, tested_on: Any, processes: Processes) -> tuple[Engine, Loader]:
+    """What trains the model of a run, and the batches that validate it."""
+    recipe = run.recipe
+    model: Any = build(run.model, recipe, run.class_names)
+    model.to(processes.device, memory_format=torch.channels_last if recipe.channels_last else None)
+    with usable():
+        data_config = resolve_data_config(vars(recipe), model=model)
     loader = train_loader(trained_on, data_config, recipe, processes)
-    batch_size = recipe.validation_batch_size or recipe.batch_size
-    tests = eval_loader(tested_on, data_config, batch_size, workers=recipe.workers, processes=processes)
-    return Engine(model, loader, recipe, processes, head_only), tests, classes, images
+    tests = validation_loader(tested_on, data_config, recipe, processes)
+    return Engine(model, loader, recipe, processes, run.head_only), tests
 
 
-def _resumed(
-    engine: Engine, model_name: str, options: Mapping[str, Any], last: Path
-) -> tuple[list[dict[str, Any]], range]:
-    """The rows of the epochs that a checkpoint has, into whose state it puts the engine, and the epochs left."""
+def _resumed(engine: Engine, run: Run, last: Path) -> list[dict[str, Any]]:
+    """Restores an engine from a checkpoint and returns the rows of the epochs that it has behind it."""
     state = checkpoint.load(last)
-    checkpoint.restore(engine, state, model_name, options, last)
-    return state['rows'], range(state['epoch'] + 1, engine.epochs.stop)
+    checkpoint.restore(engine, state, run, last)
+    rows: list[dict[str, Any]] = state['rows']
+    return rows
 
 
 def build(model_name: str, recipe: Recipe, classes: list[str] | None) -> nn.Module:
@@ -140,17 +124,19 @@ def build(model_name: str, recipe: Recipe, classes: list[str] | None) -> nn.Modu
             f'The recipe has num_classes {recipe.num_classes}, but the images have {len(classes)} classes: '
             f'{", ".join(classes[:10])}{", ..." if len(classes) > 10 else ""}.'
         )
-    try:
-        model: Any = timm.create_model(
-            model_name,
-            pretrained=recipe.pretrained,
-            in_chans=recipe.input_size[0] if recipe.input_size else 3,
-            num_classes=recipe.num_classes or (len(classes) if classes else None),
-            drop_rate=recipe.drop,
-            **recipe.model_kwargs,
-        )
-    except TypeError as error:
-        raise ValueError(f'{model_name!r} cannot be built with model_kwargs {recipe.model_kwargs}: {error}') from error
+    with usable():
+        try:
+            model: Any = timm.create_model(
+                model_name,
+                pretrained=recipe.pretrained,
+                in_chans=recipe.input_size[0] if recipe.input_size else 3,
+                num_classes=recipe.num_classes or (len(classes) if classes else None),
+                drop_rate=recipe.drop,
+                **recipe.model_kwargs,
+            )
+        except TypeError as error:
+            options = f'model_kwargs {recipe.model_kwargs}'
+            raise ValueError(f'{model_name!r} cannot be built with {options}: {error}') from error
     labels = model.pretrained_cfg.get('label_names')
     if recipe.pretrained and classes and labels and list(labels) != classes:  # as many, but others
         model.reset_classifier(len(classes))
@@ -158,63 +144,89 @@ def build(model_name: str, recipe: Recipe, classes: list[str] | None) -> nn.Modu
     return built
 
 
-def _run(
-    engine: Engine,
-    epochs: range,
-    tests: Loader,
-    model_name: str,
-    options: Mapping[str, Any],
-    output: Path,
-    rows: list[dict[str, Any]],
-    writer: Any,
-) -> None:
-    """Trains the epochs that are left, with a checkpoint after each, and one before the first of all."""
-    last, primary = output / LAST, engine.processes.primary
+@dataclass(frozen=True)
+class _Training:
+    """A run at work."""
 
-    def save_state(epoch: int) -> None:
-        state = checkpoint.state_of(engine, epoch, model_name, rows, options)
+    run: Run
+    engine: Engine
+    tests: Loader
+    output: Path
+    rows: list[dict[str, Any]]  # of the epochs so far
+    writer: Any  # TensorBoard's
+
+    def finish(self) -> None:
+        """Trains the epochs that are left, with a checkpoint after each, and one before the first of all."""
+        engine, output, rows = self.engine, self.output, self.rows
+        primary, start = engine.processes.primary, engine.epochs.start
         if primary:
-            checkpoint.save(last, state)
+            write_whole(output / 'recipe.yaml', yaml.safe_dump(vars(self.run.recipe)).encode())
+            if rows:  # a kill may have come between the checkpoint and the table
+                write_csv(output / 'summary.csv', rows)
+        try:
+            if not rows:
+                self._save_state(start - 1)
+            for epoch in range(start + len(rows), engine.epochs.stop):
+                row = engine.epoch(epoch)
+                rows.append({**row, **self._validated(row['epoch']), 'unreadable': self._unreadable()})
+                self._save_state(epoch)
+                if primary:
+                    _report(output, rows, self.writer)
+        except NonFiniteLossError as error:
+            raise NonFiniteLossError(f'{error} {self._kept()}.') from error
+        except KeyboardInterrupt:
+            raise RuntimeError(f'Interrupted. {self._kept()}; --resume goes on from there.') from None
+        if primary:
+            self._write_weights()
+        engine.processes.gather(None)  # until all is written
 
-    if primary:
-        write_whole(output / 'recipe.yaml', yaml.safe_dump(vars(engine.recipe)).encode())
-        if rows:  # a kill may have come between the checkpoint and the table
-            write_csv(output / 'summary.csv', rows)
-    try:
-        if not rows:
-            save_state(epochs.start - 1)
-        for epoch in epochs:
-            row = engine.epoch(epoch)
-            rows.append({**row, **_tested(engine, tests, row['epoch']), **_skipped(engine, tests)})
-            save_state(epoch)
-            if primary:
-                _report(output, rows, writer)
-    except NonFiniteLossError as error:
-        raise NonFiniteLossError(f'{error} {_kept(last, rows)}.') from error
-    except KeyboardInterrupt:
-        raise RuntimeError(f'Interrupted. {_kept(last, rows)}; --resume goes on from there.') from None
-    if primary:
-        _write_weights(output, engine, model_name, options)
-    engine.processes.gather(None)  # until all is written
+    def write_confusion(self) -> None:
+        """Writes confusion.csv."""
+        model: Any = self.engine.task.get_eval_model()
+        names = self.run.class_names or [str(i) for i in range(model.num_classes)]
+        processes, recipe = self.engine.processes, self.run.recipe
+        counts = confusion(model, self.tests, len(names), processes, self.engine.autocast, recipe.channels_last)
+        if processes.primary:
+            table = zip(names, counts.tolist(), strict=True)
+            rows = [{'true \\ predicted': name, **dict(zip(names, row, strict=True))} for name, row in table]
+            write_csv(self.output / 'confusion.csv', rows)
 
+    def _save_state(self, epoch: int) -> None:
+        state = checkpoint.state_of(self.engine, epoch, self.run, self.rows)
+        if self.engine.processes.primary:
+            checkpoint.save(self.output / LAST, state)
 
-def _tested(engine: Engine, tests: Loader, number: int) -> dict[str, float]:
-    """The validation metrics of an epoch, of the moving average too where there is one."""
+    def _validated(self, number: int) -> dict[str, float]:
+        """The validation metrics of an epoch, also those of the averaged weights where there are some."""
+        engine = self.engine
 
-    def test(model: Any) -> dict[str, float]:
-        return evaluate(model, tests, engine.processes, engine.autocast, engine.recipe.channels_last)
+        def metrics_of(model: Any) -> dict[str, float]:
+            return evaluate(model, self.tests, engine.processes, engine.autocast, self.run.recipe.channels_last)
 
-    metrics = test(engine.task.get_eval_model())
-    if not math.isfinite(metrics['loss']):  # the last update of the epoch
-        raise NonFiniteLossError(f'The validation loss is {metrics["loss"]} after epoch {number}.')
-    found = dict(val_loss=metrics['loss'], top1=round(metrics['top1'], 2), top5=round(metrics['top5'], 2))
-    if engine.task.has_ema():
-        found['top1_ema'] = round(test(engine.task.get_eval_model(ema=True))['top1'], 2)
-    return found
+        metrics = metrics_of(engine.task.get_eval_model())
+        if not math.isfinite(metrics['loss']):  # the last update of the epoch
+            raise NonFiniteLossError(f'The validation loss is {metrics["loss"]} after epoch {number}.')
+        found = dict(val_loss=metrics['loss'], top1=round(metrics['top1'], 2), top5=round(metrics['top5'], 2))
+        if engine.task.has_ema():
+            found['top1_ema'] = round(metrics_of(engine.task.get_eval_model(ema=True))['top1'], 2)
+        return found
 
+    def _unreadable(self) -> int:
+        loaders, processes = (self.engine.loader, self.tests), self.engine.processes
+        return sum(data.unreadable(loader.dataset, processes) for loader in loaders)
 
-def _skipped(engine: Engine, tests: Loader) -> dict[str, int]:
-    return dict(unreadable=sum(data.unreadable(loader.dataset, engine.processes) for loader in (engine.loader, tests)))
+    def _kept(self) -> str:
+        last, rows = self.output / LAST, self.rows
+        return f'{last} has the run up to the end of epoch {rows[-1]["epoch"]}' if rows else f'{last} has its beginning'
+
+    def _write_weights(self) -> None:
+        task = self.engine.task
+        states: dict[str, Mapping[str, Tensor]] = {**task.get_checkpoint_state(), **task.get_checkpoint_state(ema=True)}
+        saved = self.run.saved()
+        metadata = dict(format='pt', arch=saved['arch'], **{k: json.dumps(saved[k]) for k in ('recipe', 'options')})
+        for key, state in states.items():
+            name = 'last.safetensors' if key == 'state_dict' else 'last_ema.safetensors'
+            write_whole(self.output / name, save({k: v.cpu().contiguous() for k, v in state.items()}, metadata))
 
 
 def _report(output: Path, rows: list[dict[str, Any]], writer: Any) -> None:
@@ -224,19 +236,3 @@ def _report(output: Path, rows: list[dict[str, Any]], writer: Any) -> None:
         for name, value in rows[-1].items():
             writer.add_scalar(name, value, rows[-1]['epoch'])
         writer.flush()
-
-
-def _kept(last: Path, rows: list[dict[str, Any]]) -> str:
-    return f'{last} has the run up to the end of epoch {rows[-1]["epoch"]}' if rows else f'{last} has its beginning'
-
-
-def _write_weights(output: Path, engine: Engine, model_name: str, options: Mapping[str, Any]) -> None:
-    states: dict[str, Mapping[str, Tensor]] = {
-        **engine.task.get_checkpoint_state(),
-        **engine.task.get_checkpoint_state(ema=True),
-    }
-    said = dict(recipe=vars(engine.recipe), options=options)
-    metadata = dict(format='pt', arch=model_name, **{key: json.dumps(value) for key, value in said.items()})
-    for key, state in states.items():
-        name = 'last.safetensors' if key == 'state_dict' else 'last_ema.safetensors'
-        write_whole(output / name, save({k: v.cpu().contiguous() for k, v in state.items()}, metadata))

@@ -1,6 +1,5 @@
-"""An option of an attention layer searched over values: repeated trainings on a part of the training images."""
+"""A search over values of an attention option: repeated trainings on a part of the training images."""
 
-import json
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
@@ -9,8 +8,8 @@ from typing import Any
 
 import yaml
 
-from timm_attn.files import write_whole
-from timm_attn.training import checkpoint, plots
+from timm_attn.files import write_json
+from timm_attn.training import checkpoint
 from timm_attn.training.engine import NonFiniteLossError
 from timm_attn.training.lock import held
 from timm_attn.training.processes import joined
@@ -28,7 +27,7 @@ def sweep(
     attn_kwarg: str,
     values: Sequence[str],
     repeats: int = 5,
-    holdout: int = 5000,
+    holdout: float = 5000,
     skip_unreadable: bool = False,
 ) -> list[dict[str, Any]]:
     """Trains each value with the recipe's seed and the following ones, validates on held-out training images only.
@@ -36,20 +35,20 @@ def sweep(
     Args:
         attn_kwarg: an option of the attention layer, such as 'e_lambda', 'reduction', 'dilation' or 'kernel_size'.
         values: in YAML, such as '1e-4'; the SimAM paper's pool is 1e-6 ... 1e-1.
-        output: gets one folder per run, sweep.json and sweep.png. An interrupted sweep goes on where it stopped.
-        holdout: how many training images are kept for the validation (the SimAM paper: 5,000 of 50,000).
+        output: gets one folder per run, and sweep.json. An interrupted sweep goes on where it stopped.
+        holdout: how many training images, or which share of them, are kept for validation (the SimAM paper: 5,000 of
+            50,000).
 
     Returns:
         One row per value: the value, the top-1 of each run in %, their number, mean and standard deviation, and how
-        many runs diverged, which the others do not wait for; a value whose runs all did has no mean.
+        many runs diverged. A value whose runs all diverged has no mean.
 
     Raises:
         ValueError: there is nothing to repeat, or the recipe, the model and the data do not fit together.
-        RuntimeError: matplotlib is not installed, or another sweep works in the output.
+        RuntimeError: another sweep works in the output.
     """
     if repeats < 1 or not values or len(set(values)) < len(values):
         raise ValueError(f'A sweep needs different values and at least one repeat, but got {list(values)} x {repeats}.')
-    plots.pyplot()  # rather now than after days of training
 
     def top1_of(value: str, seed: int) -> float:
         options = {**recipe.model_kwargs.get('attn_kwargs', {}), attn_kwarg: _number(value)}
@@ -73,9 +72,7 @@ def sweep(
             table.append(_row(value, top1, repeats))
     if processes.primary:
         content = dict(model=model_name, attn_kwarg=attn_kwarg, holdout=holdout, recipe=vars(recipe), rows=table)
-        write_whole(output / 'sweep.json', (json.dumps(content, indent=2) + '\n').encode())
-        title = f'{model_name}, {repeats} runs per value'
-        plots.draw_sweep(output / 'sweep.png', attn_kwarg, values, [row['top1'] for row in table], title)
+        write_json(output / 'sweep.json', content)
     return table
 
 

@@ -2,9 +2,7 @@
 
 import logging
 import math
-import os
 from collections.abc import Mapping
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,23 +11,24 @@ import timm
 import torch
 from timm.data import resolve_data_config
 
+from timm_attn.data.datasets import class_names
 from timm_attn.training import data
 from timm_attn.training.engine import autocast_of
 from timm_attn.training.evaluate import evaluate
-from timm_attn.training.loaders import eval_loader
+from timm_attn.training.loaders import usable_cores, validation_loader
 from timm_attn.training.processes import joined
 from timm_attn.training.recipe import Recipe, import_modules, recipe_of, usable
 from timm_attn.weights.trained import input_settings, read_training_file, trained_model
 
 _logger = logging.getLogger(__name__)
 
-_PLAIN: dict[str, Any] = dict(lr=0.1, workers=0)  # where no recipe says more
-# What only the user may say: what is imported, read and downloaded, and where it runs.
+_PLAIN: dict[str, Any] = dict(lr=0.1, workers=0)  # without a recipe
+# Keys that only the user may set, not a file: imports, data, downloads and the device.
 _USERS = (
     'dataset', 'dataset_download', 'train_split', 'val_split', 'class_map', 'input_key', 'target_key', 'device',
     'device_modules',
 )  # fmt: skip
-_MOST_PIXELS = 256 * 224 * 224  # of a batch that a file may ask for
+_MOST_PIXELS = 256 * 224 * 224  # of a batch, by a recipe in a file
 
 
 def validate(
@@ -69,11 +68,13 @@ def validate(
         recipe = _recipe_in(content, weights, changes or {})
     recipe = recipe_of({**vars(recipe), **(changes or {})}, 'What the recipe is changed to')
     import_modules(recipe)
-    with joined(device or recipe.device) as processes, usable():
-        with processes.one_first() if recipe.dataset_download else nullcontext():  # it alone downloads
+    if workers is not None:
+        recipe = replace(recipe, workers=workers)
+    with joined(device or recipe.device) as processes:
+        with data.downloading(recipe, processes):
             tested_on = data.open_split(recipe, data_dir, split or recipe.val_split, skip_unreadable=skip_unreadable)
         model, said_input, trained_on = _model(model_name, recipe, users, content, weights, ema)
-        classes = data.class_names(tested_on)
+        classes = class_names(tested_on)
         if classes is not None and len(classes) != model.num_classes:
             raise ValueError(
                 f'{weights or model_name} has {model.num_classes} classes, but {data_dir} has {len(classes)}.'
@@ -82,10 +83,9 @@ def validate(
             differing = sorted({*classes} ^ {*trained_on}) or 'their order'
             raise ValueError(f'{data_dir} has other classes than {weights} was trained on: {differing}.')
         model.to(processes.device, memory_format=torch.channels_last if recipe.channels_last else None)
-        config = resolve_data_config(input_settings(users, said_input), model=model)
-        batch_size = recipe.validation_batch_size or recipe.batch_size
-        workers = recipe.workers if workers is None else workers
-        loader = eval_loader(tested_on, config, batch_size, workers=workers, processes=processes)
+        with usable():
+            config = resolve_data_config(input_settings(users, said_input), model=model)
+        loader = validation_loader(tested_on, config, recipe, processes)
         metrics = evaluate(model, loader, processes, autocast_of(recipe, processes.device), recipe.channels_last)
         if not math.isfinite(metrics['loss']):
             raise ValueError(f'{weights or model_name} gives a loss of {metrics["loss"]}: its weights are damaged.')
@@ -107,7 +107,7 @@ def _recipe_in(content: Mapping[str, Any], file: Path | None, changes: Mapping[s
     _, height, width = recipe.input_size or (3, 224, 224)
     batch_size = min(recipe.validation_batch_size or recipe.batch_size, max(1, _MOST_PIXELS // (height * width)))
     bounds: dict[str, Any] = dict(
-        workers=min(recipe.workers, os.cpu_count() or 1), validation_batch_size=batch_size, model_kwargs={}
+        workers=min(recipe.workers, usable_cores()), validation_batch_size=batch_size, model_kwargs={}
     )
     return replace(recipe, **{key: defaults[key] for key in ignored}, **bounds)
 
@@ -123,6 +123,7 @@ def _model(
     """The model, and, where a file says them, its input and the classes it was trained with."""
     if file is None:
         chans = recipe.input_size[0] if recipe.input_size else 3
-        return timm.create_model(name, pretrained=True, in_chans=chans, **recipe.model_kwargs), {}, None
+        with usable():
+            return timm.create_model(name, pretrained=True, in_chans=chans, **recipe.model_kwargs), {}, None
     trained = trained_model(content, name, file, dict(model_kwargs=users.get('model_kwargs')), ema=ema)
     return trained.model, trained.input, trained.class_names
