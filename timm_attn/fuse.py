@@ -18,8 +18,8 @@ from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from timm_attn import ops
+from timm_attn.attach.blocks import CEILINGS, CONVS, NORMS, has_global_hooks, has_hooks, is_hooked, makes_its_map
 from timm_attn.attention import AttentionLayer, SimAM
-from timm_attn.blocks import CEILINGS, CONVS, NORMS, has_global_hooks, has_hooks, is_hooked, makes_its_map
 from timm_attn.fused_layers import (
     ChannelsLastMaxPool,
     FusedAddition,

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from timm_attn import ops
+from timm_attn.attach.blocks import has_hooks
 from timm_attn.attention import AttentionLayer
-from timm_attn.blocks import has_hooks
 from timm_attn.ops.eager import is_watched
 
 

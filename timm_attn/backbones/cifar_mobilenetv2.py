@@ -11,8 +11,8 @@ from timm.models import EfficientNet
 from torch import Tensor, nn
 from torch.types import Device
 
+from timm_attn.attach.blocks import Slot, end_in_one_pass
 from timm_attn.backbones.cifar_resnet import projection
-from timm_attn.blocks import Slot, end_in_one_pass
 
 # (expansion, channels, blocks, stride) of each stage
 _STAGES = ((1, 16, 1, 1), (6, 24, 2, 1), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from timm_attn.attach.blocks import Slot, end_in_one_pass
 from timm_attn.backbones.cifar_resnet import projection
-from timm_attn.blocks import Slot, end_in_one_pass
 
 
 class CifarPreBasicBlock(nn.Module):

@@ -14,7 +14,7 @@ from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 from torch.types import Device
 
-from timm_attn.blocks import Slot, end_in_one_pass
+from timm_attn.attach.blocks import Slot, end_in_one_pass
 
 
 def projection(in_chs: int, out_chs: int, stride: int, dd: dict[str, Any], norm: bool = True) -> nn.Sequential | None:

@@ -6,8 +6,8 @@ from typing import Any, TypeVar
 
 from torch import nn
 
+from timm_attn.attach.blocks import SLOTTED
 from timm_attn.attention import ATTENTION, Attention, AttentionLayer
-from timm_attn.blocks import SLOTTED
 
 ModelT = TypeVar('ModelT', bound=nn.Module)
 
