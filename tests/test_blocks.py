@@ -18,10 +18,10 @@ STEMS += ('cifar_preresnet110', 'cifar_mobilenetv2')
 KEYS = [key for key, row in ATTENTION.items() if row.site == 'block']
 
 
-def calls_of_last_pass(monkeypatch: pytest.MonkeyPatch, cls: type[AttentionLayer]) -> list[Any]:
+def calls_of_epilogue(monkeypatch: pytest.MonkeyPatch, cls: type[AttentionLayer]) -> list[Any]:
     seen: list[Any] = []
-    own = cls.last_pass
-    monkeypatch.setattr(cls, 'last_pass', lambda self, *args: seen.append(self) or own(self, *args))
+    own = cls.epilogue
+    monkeypatch.setattr(cls, 'epilogue', lambda self, *args: seen.append(self) or own(self, *args))
     return seen
 
 
@@ -32,7 +32,7 @@ def test_one_pass_is_the_steps(stem: str, monkeypatch: pytest.MonkeyPatch) -> No
     layers = [m for m in model.modules() if isinstance(m, AttentionLayer)]
     x = images(model).double()
     before, expected = x.clone(), model(x)
-    seen = calls_of_last_pass(monkeypatch, type(layers[0]))
+    seen = calls_of_epilogue(monkeypatch, type(layers[0]))
     for mode in (torch.no_grad, torch.inference_mode):
         for memory_format in (torch.contiguous_format, torch.channels_last):
             seen.clear()
@@ -47,7 +47,7 @@ def test_step_by_step(monkeypatch: pytest.MonkeyPatch) -> None:
     """In training, under hooks of a layer or of all, and with a forward put in its place."""
     model = build('cifar_resnet20_se')
     x = images(model)
-    seen = calls_of_last_pass(monkeypatch, se := type(model.layer1[0].block_attn))
+    seen = calls_of_epilogue(monkeypatch, se := type(model.layer1[0].block_attn))
     watched: list[Any] = []
 
     def watch(module: Any, *args: Any) -> None:
@@ -130,7 +130,7 @@ def test_other_activations() -> None:
 
 
 class Shift(AttentionLayer):
-    """An attention with a forward of its own, and no last_pass."""
+    """An attention with a forward of its own, and no epilogue."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x + 1

@@ -116,7 +116,7 @@ class _Rewriter:
     def fold_norm(self, node: fx.Node) -> None:
         """convolution, norm -> convolution; SimAM, norm -> FusedSimAM."""
         norm = self.layer(node)
-        if type(norm) not in NORMS or norm.running_var is None or not self.is_ours(node.args[0]):
+        if type(norm) not in NORMS or norm.running_var is None or not self.owns_buffer(node.args[0]):
             return
         act = getattr(norm, 'act', nn.Identity()) if NORMS[type(norm)] else nn.Identity()
         drop = getattr(norm, 'drop', nn.Identity()) if NORMS[type(norm)] else nn.Identity()
@@ -126,7 +126,7 @@ class _Rewriter:
         layer, (factor, shift) = self.layer(source), _affine(norm)
         if type(layer) in CONVS:
             _fold(layer, factor, shift)
-        elif type(layer) is SimAM and self.is_ours(source.args[0]):
+        elif type(layer) is SimAM and self.owns_buffer(source.args[0]):
             dtype = norm.running_var.dtype
             self.put(source, FusedSimAM(layer.e_lambda, factor.to(dtype), shift.to(dtype)))
         else:
@@ -139,7 +139,7 @@ class _Rewriter:
     def join_attention(self, node: fx.Node) -> None:
         """attention (, addition) (, activation) -> one layer."""
         layer = self.layer(node)
-        if isinstance(layer, AttentionLayer) and self.is_ours(node.args[0]):
+        if isinstance(layer, AttentionLayer) and self.owns_buffer(node.args[0]):
             layer = self.put(node, FusedAttention(layer))
         if not isinstance(layer, FusedAttention | FusedSimAM) or layer.ceiling is not None or len(node.args) > 1:
             return  # none, or one that already ends its block
@@ -157,7 +157,7 @@ class _Rewriter:
         """addition (, activation) -> FusedAddition."""
         for x in node.args[:2]:
             other = self.other_term(node, x)
-            if other is not None and self.is_ours(x):
+            if other is not None and self.owns_buffer(x):
                 node.op, node.args, layer = 'call_module', (x, other), FusedAddition()
                 node.target = self.add(node.name, layer)
                 layer.ceiling = self.absorbed_ceiling(node)
@@ -191,7 +191,7 @@ class _Rewriter:
         inputs = [node for node in self.net.graph.nodes if node.op == 'placeholder']
         with self.net.graph.inserting_after(inputs[-1]):
             overwrite = self.net.graph.placeholder('overwrite', bool, False)
-        for node in [node for node in self.net.graph.nodes if node.args and self.is_ours(node.args[0])]:
+        for node in [node for node in self.net.graph.nodes if node.args and self.owns_buffer(node.args[0])]:
             layer = self.layer(node)
             if type(layer) in _ACTIVATIONS and layer.inplace:
                 function, options = _ACTIVATIONS[type(layer)]
@@ -229,13 +229,13 @@ class _Rewriter:
     def only_user(self, node: fx.Node) -> fx.Node | None:
         return next(iter(node.users)) if len(node.users) == 1 else None
 
-    def is_ours(self, node: Any) -> bool:
+    def owns_buffer(self, node: Any) -> bool:
         """Whether nothing but its one user sees the map of a node, which is no view of another."""
         if not isinstance(node, fx.Node) or self.only_user(node) is None:
             return False
         layer = self.layer(node)
         if type(layer) in _ACTIVATIONS and layer.inplace:  # it gives its input
-            return self.is_ours(node.args[0])
+            return self.owns_buffer(node.args[0])
         makers = (*_ACTIVATIONS, *_OURS, nn.MaxPool2d, nn.AvgPool2d)
         return self.is_new_map(node) or type(layer) in makers or (layer is not None and makes_its_map(layer))
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from timm_attn import ops
 from timm_attn.attach.blocks import has_hooks
 from timm_attn.attention import AttentionLayer
-from timm_attn.ops.eager import is_watched
+from timm_attn.ops.eager import has_dispatch_mode
 
 
 class FusedNet(nn.Module):
@@ -57,8 +57,8 @@ class FusedAttention(nn.Module):
             terms.append(base)
         if not torch.jit.is_scripting():
             if overwrite is True:
-                return self.layer.last_pass(ops.check_channels(x, self.layer.channels), terms, self.ceiling)
-        return ops.last_steps(self.layer(x), None, terms, self.ceiling)
+                return self.layer.epilogue(ops.check_channels(x, self.layer.channels), terms, self.ceiling)
+        return ops.epilogue_reference(self.layer(x), None, terms, self.ceiling)
 
     def extra_repr(self) -> str:
         return f'ceiling={self.ceiling}'
@@ -85,8 +85,8 @@ class FusedSimAM(nn.Module):
             terms.append(base)
         if not torch.jit.is_scripting():
             if overwrite is True:
-                return ops.simam_last_pass(x, self.e_lambda, self.factor, terms, self.ceiling)
-        return ops.simam_last_steps(x, self.e_lambda, self.factor, terms, self.ceiling)
+                return ops.simam_epilogue(x, self.e_lambda, self.factor, terms, self.ceiling)
+        return ops.simam_epilogue_reference(x, self.e_lambda, self.factor, terms, self.ceiling)
 
     def extra_repr(self) -> str:
         return f'e_lambda={self.e_lambda:g}, ceiling={self.ceiling}'
@@ -102,8 +102,8 @@ class FusedAddition(nn.Module):
     def forward(self, x: Tensor, base: Tensor, overwrite: bool = False) -> Tensor:
         if not torch.jit.is_scripting():
             if overwrite is True and x.dtype == base.dtype:
-                return ops.last_pass(x, None, [base], self.ceiling)
-        return ops.last_steps(x + base, None, [], self.ceiling)
+                return ops.epilogue(x, None, [base], self.ceiling)
+        return ops.epilogue_reference(x + base, None, [], self.ceiling)
 
     def extra_repr(self) -> str:
         return f'ceiling={self.ceiling}'
@@ -118,7 +118,7 @@ class ChannelsLastMaxPool(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if not torch.jit.is_scripting():
-            if type(x) is Tensor and x.device.type == 'cpu' and ops.has_last_pass(x) and x.is_contiguous():
+            if type(x) is Tensor and x.device.type == 'cpu' and ops.has_fused_epilogue(x) and x.is_contiguous():
                 y: Tensor = self.pool(x.contiguous(memory_format=torch.channels_last))
                 return y.contiguous()
         pooled: Tensor = self.pool(x)
@@ -149,7 +149,7 @@ class PackedConv2d(nn.Conv2d):
 
     @torch.jit.unused
     def _can_pack(self, x: Tensor, weight: Tensor) -> bool:
-        if type(x) is not Tensor or x.device.type != 'cpu' or not ops.has_last_pass(x) or is_watched(x):
+        if type(x) is not Tensor or x.device.type != 'cpu' or not ops.has_fused_epilogue(x) or has_dispatch_mode(x):
             return False
         if x.shape[1] != self.in_channels or weight.is_inference():  # torch's error; changes unseen
             return False

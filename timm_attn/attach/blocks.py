@@ -30,7 +30,7 @@ NORMS: Mapping[type[nn.Module], bool] = {
     SyncBatchNormAct: True,
 }
 _MAKERS = frozenset((*CONVS, *NORMS, SimAM))
-# The activations that ops.last_pass knows, and where they clamp
+# The activations that ops.epilogue knows, and where they clamp
 CEILINGS: Mapping[type[nn.Module], float] = {nn.ReLU: math.inf, nn.ReLU6: 6.0}
 
 
@@ -48,10 +48,10 @@ class Slot(NamedTuple):
     source: str
 
 
-def end_in_one_pass(
+def fused_epilogue(
     block: nn.Module, source: nn.Module, layer: Any, x: Tensor, shortcut: Tensor | None, act: Any = None
 ) -> Tensor | None:
-    """act(layer(x) + shortcut) by the layer's last_pass, which may overwrite the source's map x; None: step by step.
+    """act(layer(x) + shortcut) by the layer's epilogue, which may overwrite the source's map x; None: step by step.
 
     Steps it must be in training, where a gradient is wanted or a graph is built, for a layer that is no attention of
     ours, where somebody watches one of the layers, and where the map may be another's than the source's.
@@ -59,11 +59,11 @@ def end_in_one_pass(
     ceiling = None if act is None else CEILINGS.get(type(act))
     if block.training or not isinstance(layer, AttentionLayer) or (act is not None and ceiling is None):
         return None
-    if type(x) is not Tensor or not ops.has_last_pass(x):
+    if type(x) is not Tensor or not ops.has_fused_epilogue(x):
         return None
     if not makes_its_map(source) or has_hooks(source) or has_hooks(layer) or (act is not None and has_hooks(act)):
         return None
-    return layer.last_pass(ops.check_channels(x, layer.channels), [] if shortcut is None else [shortcut], ceiling)
+    return layer.epilogue(ops.check_channels(x, layer.channels), [] if shortcut is None else [shortcut], ceiling)
 
 
 def makes_its_map(module: nn.Module) -> bool:
@@ -117,7 +117,7 @@ class AttnBasicBlock(BasicBlock):
         if self.downsample is not None:
             shortcut = self.downsample(shortcut)
         if not torch.jit.is_scripting():
-            y = end_in_one_pass(self, self.bn2, self.se, x, shortcut, self.act2)
+            y = fused_epilogue(self, self.bn2, self.se, x, shortcut, self.act2)
             if y is not None:
                 return y
         if self.se is not None:
@@ -154,7 +154,7 @@ class AttnBottleneck(Bottleneck):
         if self.downsample is not None:
             shortcut = self.downsample(shortcut)
         if not torch.jit.is_scripting():
-            y = end_in_one_pass(self, self.bn3, self.se, x, shortcut, self.act3)
+            y = fused_epilogue(self, self.bn3, self.se, x, shortcut, self.act3)
             if y is not None:
                 return y
         if self.se is not None:
@@ -188,7 +188,7 @@ class AttnDepthwiseSeparableConv(DepthwiseSeparableConv):
         x = self.conv_pw(x)
         x = self.bn2(x)
         if not torch.jit.is_scripting():
-            y = end_in_one_pass(self, self.bn2, self.block_attn, x, shortcut if self.has_skip else None)
+            y = fused_epilogue(self, self.bn2, self.block_attn, x, shortcut if self.has_skip else None)
             if y is not None:
                 return y
         if self.block_attn is not None:
@@ -223,7 +223,7 @@ class AttnInvertedResidual(InvertedResidual):
         x = self.conv_pwl(x)
         x = self.bn3(x)
         if not torch.jit.is_scripting():
-            y = end_in_one_pass(self, self.bn3, self.block_attn, x, shortcut if self.has_skip else None)
+            y = fused_epilogue(self, self.bn3, self.block_attn, x, shortcut if self.has_skip else None)
             if y is not None:
                 return y
         if self.block_attn is not None:

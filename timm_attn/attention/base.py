@@ -24,10 +24,10 @@ class AttentionLayer(nn.Module):
         self.channels = positive_integer('channels', channels)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """A layer with a forward of its own has a last_pass of its own, or this one, which calls that forward."""
+        """A layer with a forward of its own has a epilogue of its own, or this one, which calls that forward."""
         super().__init_subclass__(**kwargs)
-        if 'forward' in vars(cls) and 'last_pass' not in vars(cls):
-            cls.last_pass = _last_pass_of_forward  # type: ignore[method-assign]
+        if 'forward' in vars(cls) and 'epilogue' not in vars(cls):
+            cls.epilogue = _epilogue_of_forward  # type: ignore[method-assign]
 
     def attention(self, x: Tensor) -> Tensor:
         raise NotImplementedError
@@ -41,13 +41,13 @@ class AttentionLayer(nn.Module):
         x = ops.check_channels(x, self.channels)
         return x * self.attention(x)
 
-    def last_pass(self, x: Tensor, terms: list[Tensor], ceiling: float | None) -> Tensor:
-        """The refined map and the rest of its block, for inference: see ops.last_pass. It may overwrite x."""
-        return ops.last_pass(x, self.attention(x), terms, ceiling)
+    def epilogue(self, x: Tensor, terms: list[Tensor], ceiling: float | None) -> Tensor:
+        """The refined map and the rest of its block, for inference: see ops.epilogue. It may overwrite x."""
+        return ops.epilogue(x, self.attention(x), terms, ceiling)
 
 
-def _last_pass_of_forward(self: AttentionLayer, x: Tensor, terms: list[Tensor], ceiling: float | None) -> Tensor:
-    return ops.last_steps(self.forward(x), None, terms, ceiling)  # its map may be one that it keeps
+def _epilogue_of_forward(self: AttentionLayer, x: Tensor, terms: list[Tensor], ceiling: float | None) -> Tensor:
+    return ops.epilogue_reference(self.forward(x), None, terms, ceiling)  # its map may be one that it keeps
 
 
 def positive_integer(name: str, value: int) -> int:

@@ -11,7 +11,7 @@ from timm.models import EfficientNet
 from torch import Tensor, nn
 from torch.types import Device
 
-from timm_attn.attach.blocks import Slot, end_in_one_pass
+from timm_attn.attach.blocks import Slot, fused_epilogue
 from timm_attn.backbones.cifar_resnet import projection
 
 # (expansion, channels, blocks, stride) of each stage
@@ -60,7 +60,7 @@ class CifarInvertedResidual(nn.Module):
         x = self.conv_pwl(x)
         x = self.bn3(x)
         if not torch.jit.is_scripting():
-            y = end_in_one_pass(self, self.bn3, self.block_attn, x, shortcut if self.has_skip else None)
+            y = fused_epilogue(self, self.bn3, self.block_attn, x, shortcut if self.has_skip else None)
             if y is not None:
                 return y
         if self.block_attn is not None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from timm_attn.attach.blocks import Slot, end_in_one_pass
+from timm_attn.attach.blocks import Slot, fused_epilogue
 from timm_attn.backbones.cifar_resnet import projection
 
 
@@ -49,7 +49,7 @@ class CifarPreBasicBlock(nn.Module):
             x = self.conv_attn(x)
         if not torch.jit.is_scripting():
             source = self.conv2 if self.conv_attn is None else self.conv_attn
-            y = end_in_one_pass(self, source, self.block_attn, x, shortcut)
+            y = fused_epilogue(self, source, self.block_attn, x, shortcut)
             if y is not None:
                 return y
         if self.block_attn is not None:
@@ -98,7 +98,7 @@ class CifarPreBottleneck(nn.Module):
         x = self.act3(x)
         x = self.conv3(x)
         if not torch.jit.is_scripting():
-            y = end_in_one_pass(self, self.conv3, self.block_attn, x, shortcut)
+            y = fused_epilogue(self, self.conv3, self.block_attn, x, shortcut)
             if y is not None:
                 return y
         if self.block_attn is not None:

@@ -14,7 +14,7 @@ from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 from torch.types import Device
 
-from timm_attn.attach.blocks import Slot, end_in_one_pass
+from timm_attn.attach.blocks import Slot, fused_epilogue
 
 
 def projection(in_chs: int, out_chs: int, stride: int, dd: dict[str, Any], norm: bool = True) -> nn.Sequential | None:
@@ -57,7 +57,7 @@ class CifarBasicBlock(nn.Module):
             x = self.conv_attn(x)
         x = self.bn2(x)
         if not torch.jit.is_scripting():
-            y = end_in_one_pass(self, self.bn2, self.block_attn, x, shortcut, self.act2)
+            y = fused_epilogue(self, self.bn2, self.block_attn, x, shortcut, self.act2)
             if y is not None:
                 return y
         if self.block_attn is not None:
@@ -120,7 +120,7 @@ class CifarBottleneck(nn.Module):
         x = self.conv3(x)
         x = self.bn3(x)
         if not torch.jit.is_scripting():
-            y = end_in_one_pass(self, self.bn3, self.block_attn, x, shortcut, self.act3)
+            y = fused_epilogue(self, self.bn3, self.block_attn, x, shortcut, self.act3)
             if y is not None:
                 return y
         if self.block_attn is not None:

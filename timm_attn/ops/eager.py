@@ -22,6 +22,6 @@ def may_overwrite(x: Tensor) -> bool:
     return is_inference(x) and x.device.type == 'cpu'
 
 
-def is_watched(x: Tensor) -> bool:
+def has_dispatch_mode(x: Tensor) -> bool:
     """Whether someone looks into the operations on a tensor, and would see nothing of a kernel: modes, subclasses."""
     return type(x) not in (Tensor, nn.Parameter) or torch._C._len_torch_dispatch_stack() > 0

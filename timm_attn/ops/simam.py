@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.overrides import has_torch_function, has_torch_function_unary
 
-from timm_attn.ops.eager import is_eager, is_inference, is_watched, may_overwrite
-from timm_attn.ops.last_pass import fits, last_pass, last_steps
+from timm_attn.ops.eager import has_dispatch_mode, is_eager, is_inference, may_overwrite
+from timm_attn.ops.epilogue import epilogue, epilogue_reference, fits
 from timm_attn.ops.layout import memory_format_of, rows_of
 from timm_attn.ops.simam_blocks import simam_over
 from timm_attn.ops.statistics import channel_moments, widen
@@ -91,21 +91,21 @@ def _by_path(x: Tensor, e_lambda: float) -> Tensor:
     return import_module(_FUSED[path]).simam_inference(x, e_lambda)
 
 
-def simam_last_pass(
+def simam_epilogue(
     x: Tensor, e_lambda: float, factor: Tensor | None, terms: list[Tensor], ceiling: float | None
 ) -> Tensor:
-    """last_pass with SimAM's weights as the factor, and one more a channel, (1, C, 1, 1), such as that of a norm."""
+    """epilogue with SimAM's weights as the factor, and one more a channel, (1, C, 1, 1), such as that of a norm."""
     if torch.jit.is_scripting():
-        return simam_last_steps(x, e_lambda, factor, terms, ceiling)
+        return simam_epilogue_reference(x, e_lambda, factor, terms, ceiling)
     return _refine_by_path(x, e_lambda, factor, terms, ceiling)
 
 
-def simam_last_steps(
+def simam_epilogue_reference(
     x: Tensor, e_lambda: float, factor: Tensor | None, terms: list[Tensor], ceiling: float | None
 ) -> Tensor:
-    """The definition of simam_last_pass, step by step: x stays as it is."""
+    """The definition of simam_epilogue, step by step: x stays as it is."""
     weights = simam_weights(x, e_lambda)
-    return last_steps(x, weights if factor is None else weights * factor, terms, ceiling)
+    return epilogue_reference(x, weights if factor is None else weights * factor, terms, ceiling)
 
 
 @torch.jit.unused
@@ -117,8 +117,8 @@ def _refine_by_path(
         if path == 'triton':
             return import_module(_FUSED[path]).simam_forward(x, e_lambda, factor, terms, ceiling)[0]
         if may_overwrite(x):
-            return last_pass(simam_over(x, e_lambda), factor, terms, ceiling)
-    return simam_last_steps(x, e_lambda, factor, terms, ceiling)
+            return epilogue(simam_over(x, e_lambda), factor, terms, ceiling)
+    return simam_epilogue_reference(x, e_lambda, factor, terms, ceiling)
 
 
 @torch.jit.unused
@@ -134,7 +134,7 @@ def simam_path(x: Tensor) -> str:
     if has_torch_function_unary(x) or not is_eager() or x.dim() != 4 or 0 in x.shape[2:] or rows_of(x) is None:
         return 'reference'
     path = _forced[-1] if _forced else 'triton' if runs_on_triton(x) else 'blocks'
-    return 'blocks' if path == 'triton' and is_watched(x) else path
+    return 'blocks' if path == 'triton' and has_dispatch_mode(x) else path
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""ops.last_pass as one Triton kernel: the end of a block, each element of its maps read and written once.
+"""ops.epilogue as one Triton kernel: the end of a block, each element of its maps read and written once.
 
 Like the rest of this room it has run in Triton's interpreter and was compiled for GPUs, but has not run on one.
 """
@@ -37,7 +37,7 @@ def _operand(
 
 
 @triton.jit
-def _last_pass(
+def _epilogue(
     x_ptr,
     out_ptr,
     factor_ptr,  # this and the terms may be None
@@ -103,7 +103,7 @@ def _described(x: Tensor, operand: Tensor | None, name: str) -> tuple[Tensor | N
     return spans.contiguous(), 'row' if by_row else 'column', samples == len(x)
 
 
-def last_pass(x: Tensor, factor: Tensor | None, terms: Sequence[Tensor], ceiling: float | None) -> Tensor:
+def epilogue(x: Tensor, factor: Tensor | None, terms: Sequence[Tensor], ceiling: float | None) -> Tensor:
     """x factor + terms, clamped to [0, ceiling] where there is one (inf is ReLU, 6 ReLU6), in one pass. For inference.
 
     Args:
@@ -120,9 +120,9 @@ def last_pass(x: Tensor, factor: Tensor | None, terms: Sequence[Tensor], ceiling
         RuntimeError: a gradient is expected, or there is neither a GPU nor Triton's interpreter.
     """
     check_dtype(x)
-    check_no_gradient('last_pass', x, factor, *terms)
+    check_no_gradient('epilogue', x, factor, *terms)
     if len(terms) > _MOST_TERMS:
-        raise ValueError(f'last_pass adds up to {_MOST_TERMS} terms, but got {len(terms)}.')
+        raise ValueError(f'epilogue adds up to {_MOST_TERMS} terms, but got {len(terms)}.')
     samples, interleaved, h, w = checked_rows(x).shape
     pixels = h * w
     rows, columns = (samples, pixels) if x.is_contiguous() else (samples * pixels, interleaved)
@@ -135,7 +135,7 @@ def last_pass(x: Tensor, factor: Tensor | None, terms: Sequence[Tensor], ceiling
     block_rows = min(power_of_two(rows), _TILE // block_columns)
     align = gcd(columns, 16)
     launch(
-        _last_pass,
+        _epilogue,
         -(-rows // block_rows) * -(-columns // block_columns),
         *(x, out, gate[0], first[0], second[0], rows, columns // align, rows // len(x)),
         ALIGN=align,

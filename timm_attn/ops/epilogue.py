@@ -12,19 +12,19 @@ from timm_attn.ops.layout import rows_of
 from timm_attn.ops.triton import runs_on_triton
 
 
-def last_pass(x: Tensor, factor: Tensor | None, terms: list[Tensor], ceiling: float | None) -> Tensor:
+def epilogue(x: Tensor, factor: Tensor | None, terms: list[Tensor], ceiling: float | None) -> Tensor:
     """x * factor + terms, clamped to [0, ceiling] where there is one (inf is ReLU, 6 ReLU6), in the dtype of x.
 
     It may overwrite x, (N, C, H, W), to which the factor and the terms broadcast. Without gradients. Who records
-    operations, such as torch.fx, sees those of last_steps: it may hand out the map x.
+    operations, such as torch.fx, sees those of epilogue_reference: it may hand out the map x.
     """
     if torch.jit.is_scripting():
-        return last_steps(x, factor, terms, ceiling)
+        return epilogue_reference(x, factor, terms, ceiling)
     return _by_path(x, factor, terms, ceiling)
 
 
-def last_steps(x: Tensor, factor: Tensor | None, terms: list[Tensor], ceiling: float | None) -> Tensor:
-    """The definition of last_pass, step by step: x stays as it is."""
+def epilogue_reference(x: Tensor, factor: Tensor | None, terms: list[Tensor], ceiling: float | None) -> Tensor:
+    """The definition of epilogue, step by step: x stays as it is."""
     y = x if factor is None else x * factor
     for term in terms:
         y = y + term
@@ -36,18 +36,18 @@ def last_steps(x: Tensor, factor: Tensor | None, terms: list[Tensor], ceiling: f
 @torch.jit.unused
 def _by_path(x: Tensor, factor: Tensor | None, terms: list[Tensor], ceiling: float | None) -> Tensor:
     if has_torch_function((x, *terms)):
-        return last_steps(x, factor, terms, ceiling)
+        return epilogue_reference(x, factor, terms, ceiling)
     fitting = all(fits(term, x) for term in terms)
     if fitting and _has_kernel(x, factor, terms):
-        kernels = import_module('timm_attn.ops.triton.last_pass')  # where Triton is missing nothing needs it
-        return kernels.last_pass(x, factor, terms, ceiling)
+        kernels = import_module('timm_attn.ops.triton.epilogue')  # where Triton is missing nothing needs it
+        return kernels.epilogue(x, factor, terms, ceiling)
     if fitting and may_overwrite(x):
         return _in_place(x, factor, terms, ceiling)
-    return last_steps(x, factor, terms, ceiling)
+    return epilogue_reference(x, factor, terms, ceiling)
 
 
-def has_last_pass(x: Tensor) -> bool:
-    """Whether last_pass takes fewer passes over a map than its steps: in inference, on the CPU and on most GPUs."""
+def has_fused_epilogue(x: Tensor) -> bool:
+    """Whether epilogue takes fewer passes over a map than its steps: in inference, on the CPU and on most GPUs."""
     return may_overwrite(x) or (is_inference(x) and runs_on_triton(x))
 
 
