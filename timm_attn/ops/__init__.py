@@ -1,8 +1,8 @@
 """The arithmetic of the attention layers: readable references, and faster paths that equal them (triton: for GPUs)."""
 
-from timm_attn.ops.channels import check_channels
 from timm_attn.ops.eager import is_eager
 from timm_attn.ops.epilogue import epilogue, epilogue_reference, has_fused_epilogue
+from timm_attn.ops.layout import check_channels
 from timm_attn.ops.norm import batch_norm
 from timm_attn.ops.simam import (
     simam,

@@ -1,7 +1,21 @@
-"""How a map lies in memory, and what it is computed in."""
+"""The channels of a map, and its layout in memory."""
 
 import torch
 from torch import Tensor
+from torch.overrides import handle_torch_function, has_torch_function_unary
+
+
+def check_channels(x: Tensor, channels: int) -> Tensor:
+    """x itself, if it is a map of (N, channels, H, W): others could broadcast into a wrong result.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if has_torch_function_unary(x):  # one node of a torch.fx graph, which cannot branch on a shape
+        return handle_torch_function(check_channels, (x,), x, channels)
+    if x.dim() != 4 or x.shape[1] != channels:
+        raise ValueError(f'expected a map of shape (N, {channels}, H, W), but got {x.shape}.')
+    return x
 
 
 def rows_of(x: Tensor) -> Tensor | None:
@@ -17,8 +31,3 @@ def rows_of(x: Tensor) -> Tensor | None:
 def memory_format_of(x: Tensor) -> torch.memory_format:
     """Of a map that is contiguous or channels_last; contiguous where it is both."""
     return torch.contiguous_format if x.is_contiguous() else torch.channels_last
-
-
-def computing_dtype(x: Tensor) -> torch.dtype:
-    """float32 for half-precision maps, otherwise their own."""
-    return torch.float32 if x.dtype in (torch.float16, torch.bfloat16) else x.dtype

@@ -10,7 +10,9 @@ import math
 import torch
 from torch import Tensor
 
-from timm_attn.ops.layout import computing_dtype, rows_of
+from timm_attn.ops.epilogue import epilogue
+from timm_attn.ops.layout import rows_of
+from timm_attn.ops.statistics import computing_dtype, widen
 
 _BLOCK_BYTES = 1 << 22  # of the map, in its computing dtype: two of them fit the cache that cores share
 
@@ -61,23 +63,23 @@ def _share(x: Tensor) -> float:
 
 
 def simam_inference(x: Tensor, e_lambda: float) -> Tensor:
-    """simam_forward where nothing is kept for backward."""
+    """The result of simam_forward alone."""
     blocks = _blocks(_rows(x))
     if len(blocks) > 1:
         return simam_forward(x, e_lambda)[0]
-    wide = blocks[0].to(computing_dtype(x))
+    wide = widen(blocks[0])
     return _weights(wide, e_lambda)[0].mul_(wide).to(x.dtype).view_as(x)
 
 
 def simam_forward(x: Tensor, e_lambda: float) -> tuple[Tensor, Tensor, Tensor]:
     """SimAM of a map that rows_of can view, and for backward each channel's mean and 1 / (4 (var + lambda)).
 
-    Shape: (N, C, H, W) -> (N, C, H, W), laid out as x, and twice a number a channel of the rows, (N * C, 1, 1, 1) or
-    (N, C, 1, 1), float32 under half precision.
+    Shape: (N, C, H, W) -> (N, C, H, W), laid out as x, and twice one number per channel of the rows, (N * C, 1, 1, 1)
+    or (N, C, 1, 1), float32 under half precision.
     """
     out, kept = torch.empty_like(x), []
     for part, result in zip(_blocks(_rows(x)), _blocks(_rows(out)), strict=True):
-        wide = part.to(computing_dtype(x))
+        wide = widen(part)
         weights, *numbers = _weights(wide, e_lambda)
         torch.mul(weights, wide, out=result)
         kept.append([number.view(part.shape[0], part.shape[1], 1, 1) for number in numbers])
@@ -85,11 +87,13 @@ def simam_forward(x: Tensor, e_lambda: float) -> tuple[Tensor, Tensor, Tensor]:
     return out, mean, inverse.square_().mul_(_share(x) / 4)
 
 
-def simam_over(x: Tensor, e_lambda: float) -> Tensor:
-    """SimAM of a map, written over it."""
+def simam_epilogue(
+    x: Tensor, e_lambda: float, factor: Tensor | None, terms: list[Tensor], ceiling: float | None
+) -> Tensor:
+    """SimAM, then ops.epilogue, in place."""
     for part in _blocks(_rows(x)):
-        part.mul_(_weights(part.to(computing_dtype(x)), e_lambda)[0])
-    return x
+        part.mul_(_weights(widen(part), e_lambda)[0])
+    return epilogue(x, factor, terms, ceiling)
 
 
 def simam_backward(grad: Tensor, x: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
@@ -98,18 +102,18 @@ def simam_backward(grad: Tensor, x: Tensor, mean: Tensor, scale: Tensor) -> Tens
     With d = x - mean, a = scale, s = sigmoid(a d^2 + 1/2) and q = grad x s (1 - s):
     grad s + 2 a (q d - mean(q d)) - 8 a^2 sum(q d^2) / (M - 1) d.
     """
-    out, dtype = torch.empty_like(x), computing_dtype(x)
+    out = torch.empty_like(x)
     freedom = max(x.shape[2] * x.shape[3] - 1, 1)
     blocks = [_blocks(_rows(t)) for t in (x, grad, out)]
     sizes = [len(part) for part in blocks[0]]
     for part, grads, result, m, a in zip(*blocks, mean.split(sizes), scale.split(sizes), strict=True):
-        wide, g = part.to(dtype), grads.to(dtype)
+        wide, g = widen(part), widen(grads)
         d = wide - m
         s = d.square().mul_(a).add_(0.5).sigmoid_()
         q = s.square().neg_().add_(s).mul_(wide).mul_(g)
         total = s.mul_(g)
-        q.mul_(d).mul_(2 * a)
+        q.mul_(d).mul_(2 * a)  # 2 a q d
         total.add_(q).sub_(q.mean(dim=(2, 3), keepdim=True))
-        pull = q.mul_(d).sum(dim=(2, 3), keepdim=True).mul_(4 * a / freedom)
-        torch.sub(total, d.mul_(pull), out=result)
+        slope = q.mul_(d).sum(dim=(2, 3), keepdim=True).mul_(4 * a / freedom)  # 8 a^2 sum(q d^2) / (M - 1)
+        torch.sub(total, d.mul_(slope), out=result)
     return out

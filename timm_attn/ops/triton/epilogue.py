@@ -11,7 +11,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from timm_attn.ops.layout import computing_dtype, memory_format_of
+from timm_attn.ops.layout import memory_format_of
+from timm_attn.ops.statistics import computing_dtype
 from timm_attn.ops.triton.launch import broadcast, check_dtype, check_no_gradient, laid_out_as, launch
 from timm_attn.ops.triton.tiles import checked_rows, power_of_two
 

@@ -14,7 +14,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from timm_attn.ops.layout import computing_dtype, memory_format_of
+from timm_attn.ops.layout import memory_format_of
+from timm_attn.ops.statistics import computing_dtype
 from timm_attn.ops.triton.launch import broadcast, check_dtype, check_no_gradient, laid_out_as, launch
 from timm_attn.ops.triton.tiles import Tiles, tiles_of
 
@@ -262,9 +263,12 @@ def simam_forward(
     return out, mean, scale
 
 
-def simam_inference(x: Tensor, e_lambda: float) -> Tensor:
-    """simam_forward where nothing is kept for backward."""
-    return simam_forward(x, e_lambda)[0]
+def simam_inference(x: Tensor, *arguments: Any) -> Tensor:
+    """The result of simam_forward alone."""
+    return simam_forward(x, *arguments)[0]
+
+
+simam_epilogue = simam_inference
 
 
 def simam_backward(grad: Tensor, x: Tensor, mean: Tensor, scale: Tensor) -> Tensor:

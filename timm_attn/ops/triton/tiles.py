@@ -5,7 +5,8 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from timm_attn.ops.layout import computing_dtype, rows_of
+from timm_attn.ops.layout import rows_of
+from timm_attn.ops.statistics import computing_dtype
 
 # In bytes of the computing dtype: what a program keeps in registers, what it takes at once of a channel that is larger,
 # and up to where it takes several channels. Read off the registers that the compiler reports, not off a clock.
