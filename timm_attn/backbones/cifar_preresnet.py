@@ -23,6 +23,7 @@ class CifarPreBasicBlock(nn.Module):
     if TYPE_CHECKING:
         conv_attn: nn.Module | None
         block_attn: nn.Module | None
+        drop_path: nn.Module | None
 
     def __init__(self, in_chs: int, out_chs: int, stride: int, dd: dict[str, Any], shared: bool = False) -> None:
         super().__init__()
@@ -34,7 +35,7 @@ class CifarPreBasicBlock(nn.Module):
         self.act2 = nn.ReLU(inplace=True)
         self.conv2 = nn.Conv2d(out_chs, out_chs, 3, padding=1, bias=False, **dd)
         self.downsample = projection(in_chs, out_chs, stride, dd, norm=False)
-        self.conv_attn = self.block_attn = None
+        self.conv_attn = self.block_attn = self.drop_path = None
 
     def forward(self, x: Tensor) -> Tensor:
         shortcut = x
@@ -54,6 +55,8 @@ class CifarPreBasicBlock(nn.Module):
                 return y
         if self.block_attn is not None:
             x = self.block_attn(x)
+        if self.drop_path is not None:
+            x = self.drop_path(x)
         return x + shortcut
 
 
@@ -68,6 +71,7 @@ class CifarPreBottleneck(nn.Module):
     if TYPE_CHECKING:
         conv_attn: nn.Module | None
         block_attn: nn.Module | None
+        drop_path: nn.Module | None
 
     def __init__(self, in_chs: int, out_chs: int, stride: int, dd: dict[str, Any], stride_first: bool = False) -> None:
         super().__init__()
@@ -83,7 +87,7 @@ class CifarPreBottleneck(nn.Module):
         self.act3 = nn.ReLU(inplace=True)
         self.conv3 = nn.Conv2d(width, out_chs, 1, bias=False, **dd)
         self.downsample = projection(in_chs, out_chs, stride, dd, norm=False)
-        self.conv_attn = self.block_attn = None
+        self.conv_attn = self.block_attn = self.drop_path = None
 
     def forward(self, x: Tensor) -> Tensor:
         shortcut = x if self.downsample is None else self.downsample(x)
@@ -103,4 +107,6 @@ class CifarPreBottleneck(nn.Module):
                 return y
         if self.block_attn is not None:
             x = self.block_attn(x)
+        if self.drop_path is not None:
+            x = self.drop_path(x)
         return x + shortcut
