@@ -1,7 +1,7 @@
 """Compiles kernels for GPUs that need not be there, as they would be launched; prints what each reads.
 
-Arguments: the GPUs' compute capabilities, as 80. Run without TRITON_INTERPRET. A line a launch: the kernel, the bytes
-that a program reads in wide loads, the bytes of its tile, and whether the tile is whole channels.
+Arguments: the GPUs' compute capabilities, as 80. Run without TRITON_INTERPRET. One line per launch: the kernel, the
+bytes that a program reads in wide loads, the bytes of its tile, and whether the tile is whole channels.
 """
 
 import math
@@ -27,7 +27,7 @@ CASES = [
 
 
 class Absent:
-    """What Triton's compiler asks of the driver of a GPU."""
+    """The part of a GPU's driver that Triton's compiler calls."""
 
     def __init__(self, capability: int) -> None:
         self.capability = capability

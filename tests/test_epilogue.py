@@ -76,7 +76,7 @@ def test_simam_epilogue(shape: tuple[int, ...], dtype: torch.dtype, memory_forma
 
 @pytest.mark.parametrize('key', ATTENTION)
 def test_layers(key: str) -> None:
-    """Every attention's last pass is its forward, the addition and the activation."""
+    """Every attention's epilogue is its forward, the addition and the activation."""
     row = ATTENTION[key]
     layer: Any = row.layer(32, **row.defaults, dtype=torch.float64).eval()
     for parameter in layer.parameters():
@@ -98,8 +98,8 @@ def test_it_overwrites_only_where_no_gradient_is_wanted() -> None:
         assert ops.epilogue(x, None, [base], math.inf).data_ptr() == x.data_ptr() and not torch.equal(x, before)
 
 
-def test_who_records_operations_sees_the_steps() -> None:
-    """None of which overwrites a map, with ReLU by its name, which engines know."""
+def test_recorded_operations_are_the_reference() -> None:
+    """They overwrite nothing, and ReLU keeps its name, which engines know."""
     x, base = torch.randn(2, 2, 3, 5, 5)
     before = x.clone()
     for at, activation in enumerate(([], ['relu'], ['clamp'])):

@@ -179,8 +179,8 @@ def test_maps_without_pixels_and_what_is_no_map() -> None:
         ops.simam(torch.randn(3, 4, 4))
 
 
-def test_who_looks_into_operations_gets_plain_ones() -> None:
-    """A kernel's work is hidden from fake tensors, from what counts operations, and from what records them."""
+def test_dispatch_modes_get_plain_operations() -> None:
+    """Fake tensors, counters and recorders of operations do not see Triton kernels."""
     x = leaf((2, 4, 6, 6), torch.float32, torch.contiguous_format, KERNELS[0].device).detach()
     with ops.use_simam_path('triton'):
         with FakeTensorMode() as mode:

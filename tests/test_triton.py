@@ -48,7 +48,7 @@ def clamped(y: Tensor, ceiling: float | None) -> Tensor:
 @DTYPES
 @pytest.mark.parametrize('row', KERNELS, ids=str, indirect=True)
 def test_what_follows_simam(row: Row, dtype: torch.dtype, memory_format: torch.memory_format) -> None:  # noqa: F811
-    """A factor a channel, what is added, and the clamp: each alone and all together."""
+    """A factor per channel, terms and the clamp: each alone and all together."""
     shape = (1, 5, 9, 15)
     x, base = image(shape, dtype, memory_format), image(shape, dtype, torch.contiguous_format)
     factors, shift = (torch.randn(1, 5, 1, 1, device=DEVICE).to(dtype) for _ in range(2))
@@ -95,7 +95,7 @@ def test_a_nan_is_not_hidden_by_a_clamp() -> None:
 
 @pytest.mark.parametrize('key', ATTENTION)
 def test_inference_takes_the_kernels(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every attention's end of a block, as on a GPU; where a gradient is wanted it is the definition."""
+    """Every attention's epilogue, as on a GPU; with gradients it is the reference."""
     for name in 'epilogue', 'simam':  # of ops these are the functions
         module = importlib.import_module(f'timm_attn.ops.{name}')
         monkeypatch.setattr(module, 'runs_on_triton', lambda x: True)
@@ -154,7 +154,7 @@ def test_what_is_refused(error: type[Exception], message: str, call: Callable[[]
         call()
 
 
-TILES = {  # shape, memory format, dtype -> whether a channel fits on chip, channels a program
+TILES = {  # shape, memory format, dtype -> whether a channel fits on chip, channels per program
     ((8, 64, 56, 56), torch.contiguous_format, torch.float32): (True, 1),
     ((8, 64, 128, 128), torch.contiguous_format, torch.float32): (True, 1),
     ((8, 64, 128, 128), torch.contiguous_format, torch.float64): (False, 1),

@@ -19,9 +19,9 @@ def check_channels(x: Tensor, channels: int) -> Tensor:
 
 
 def rows_of(x: Tensor) -> Tensor | None:
-    """A map as rows of whole channels without a copy, or None if its layout allows no such view.
+    """A view of a map whose rows are whole channels; None if its layout allows none.
 
-    (N, C, H, W) in contiguous memory is (N * C, 1, H, W), in channels_last it is what it is.
+    (N, C, H, W) becomes (N * C, 1, H, W) if contiguous, and stays as it is if channels_last.
     """
     if x.is_contiguous():
         return x.view(-1, 1, x.shape[2], x.shape[3])
@@ -29,5 +29,5 @@ def rows_of(x: Tensor) -> Tensor | None:
 
 
 def memory_format_of(x: Tensor) -> torch.memory_format:
-    """Of a map that is contiguous or channels_last; contiguous where it is both."""
+    """The format of a contiguous or channels_last map; contiguous if it is both."""
     return torch.contiguous_format if x.is_contiguous() else torch.channels_last

@@ -1,8 +1,7 @@
-"""SimAM in blocks of channels that stay in the cache: in place, and with two numbers per channel kept for backward.
+"""SimAM in blocks of channels that fit the cache; backward keeps the input and two numbers per channel.
 
-The formula, written out, walks its input nine times, writes six maps and keeps four of them for backward. Here a block
-is read from memory once and written once, whatever is done to it in between; backward reads the input again instead of
-keeping maps.
+The plain formula reads its input nine times, writes six maps and keeps four of them for backward. Here each block is
+read from memory once and written once, and backward computes the weights again.
 """
 
 import math
@@ -14,7 +13,7 @@ from timm_attn.ops.epilogue import epilogue
 from timm_attn.ops.layout import rows_of
 from timm_attn.ops.statistics import computing_dtype, widen
 
-_BLOCK_BYTES = 1 << 22  # of the map, in its computing dtype: two of them fit the cache that cores share
+_BLOCK_BYTES = 1 << 22  # in the computing dtype: two blocks fit the shared cache
 
 
 def _rows(x: Tensor) -> Tensor:
@@ -24,7 +23,7 @@ def _rows(x: Tensor) -> Tensor:
 
 
 def _blocks(rows: Tensor) -> list[Tensor]:
-    """Rows in parts of about _BLOCK_BYTES of their computing dtype; in one where there is no such cache."""
+    """Rows in parts of about _BLOCK_BYTES of their computing dtype; on a GPU in one part."""
     whole_bytes = rows.numel() * computing_dtype(rows).itemsize
     if whole_bytes <= _BLOCK_BYTES or rows.device.type != 'cpu':
         return [rows]
@@ -32,16 +31,16 @@ def _blocks(rows: Tensor) -> list[Tensor]:
 
 
 def _weights(x: Tensor, e_lambda: float) -> tuple[Tensor, Tensor, Tensor]:
-    """SimAM's weights of some rows, and each channel's mean and what a norm multiplies by.
+    """SimAM's weights of some rows, each channel's mean, and its 1 / sqrt(var + epsilon) as a norm defines it.
 
-    Up to a factor a norm computes the root of (x - mean)^2 / (4 (var + lambda)), in one call and in one pass over what
-    the cache of a core holds. Norms divide the variance by M, so their epsilon is lambda (M - 1) / M.
+    A norm computes (x - mean) / sqrt(var + epsilon), the root of SimAM's (x - mean)^2 / (4 (var + lambda)) up to a
+    factor, in one call. Norms divide the variance by M, so their epsilon is lambda (M - 1) / M.
     """
     count, channels, h, w = x.shape
     share = _share(x)
     eps = e_lambda * share if share else e_lambda
     if channels == 1:
-        weight = x.new_full((h, w), math.sqrt(share / 4))  # without one the norm takes a slower way
+        weight = x.new_full((h, w), math.sqrt(share / 4))  # torch is slower without a weight
         z, mean, inverse = torch.native_layer_norm(x, (h, w), weight, None, eps)
         z.square_()
     elif count == 1:

@@ -1,4 +1,4 @@
-"""The arithmetic of ops as Triton kernels; this room's other files are the only ones that import triton."""
+"""The arithmetic of ops as Triton kernels. Only the other files of this folder import triton."""
 
 from functools import cache
 from importlib.util import find_spec
@@ -22,7 +22,7 @@ def _device_is_able(device: torch.device) -> bool:
 
 
 def runs_on_triton(x: Tensor) -> bool:
-    """Whether the kernels take a map on its own device: a GPU that Triton compiles for, and a dtype of DTYPES."""
+    """Whether the kernels take x: on a GPU that Triton supports, in one of DTYPES, and not intercepted."""
     able = x.is_cuda and x.dtype in DTYPES and triton_is_installed() and _device_is_able(x.device)
     return able and not has_dispatch_mode(x)
 
