@@ -16,7 +16,7 @@ def epilogue(x: Tensor, factor: Tensor | None, terms: list[Tensor], ceiling: flo
     """x * factor + terms, clamped to [0, ceiling] if there is a ceiling (inf is ReLU, 6 ReLU6), in the dtype of x.
 
     The factor and the terms broadcast to x, (N, C, H, W). Without gradients it may overwrite x. With gradients, and
-    where operations are recorded (torch.fx), it is epilogue_reference, which does not.
+    where operations are recorded (torch.fx), it is epilogue_reference, which does not but may return x.
     """
     if torch.jit.is_scripting():
         return epilogue_reference(x, factor, terms, ceiling)
@@ -24,7 +24,7 @@ def epilogue(x: Tensor, factor: Tensor | None, terms: list[Tensor], ceiling: flo
 
 
 def epilogue_reference(x: Tensor, factor: Tensor | None, terms: list[Tensor], ceiling: float | None) -> Tensor:
-    """The definition of epilogue. It does not overwrite x."""
+    """The definition of epilogue. It does not overwrite x, but may return it."""
     y = x if factor is None else x * factor
     for term in terms:
         y = y + term
