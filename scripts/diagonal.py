@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from timm_attn import ATTENTION, BACKBONES, zoo
+from timm_attn.attach.blocks import SLOTTED
 from timm_attn.backbones import Backbone
-from timm_attn.blocks import SLOTTED
 
 
 def words(build: Callable[..., Any]) -> set[str]:

@@ -1,7 +1,7 @@
 """Compiles kernels for GPUs that need not be there, as they would be launched; prints what each reads.
 
-Arguments: the GPUs' compute capabilities, as 80. Run without TRITON_INTERPRET. A line a launch: the kernel, the bytes
-that a program reads in wide loads, the bytes of its tile, and whether the tile is whole channels.
+Arguments: the GPUs' compute capabilities, as 80. Run without TRITON_INTERPRET. One line per launch: the kernel, the
+bytes that a program reads in wide loads, the bytes of its tile, and whether the tile is whole channels.
 """
 
 import math
@@ -14,7 +14,7 @@ from torch import Tensor
 from triton.backends.compiler import GPUTarget
 from triton.runtime import driver
 
-from timm_attn.ops.triton import last_pass as passes
+from timm_attn.ops.triton import epilogue as epilogues
 from timm_attn.ops.triton import simam
 
 CASES = [
@@ -27,7 +27,7 @@ CASES = [
 
 
 class Absent:
-    """What Triton's compiler asks of the driver of a GPU."""
+    """The part of a GPU's driver that Triton's compiler calls."""
 
     def __init__(self, capability: int) -> None:
         self.capability = capability
@@ -52,7 +52,7 @@ def compile_only(kernel: Any, programs: int, x: Tensor, *arguments: Any, **const
 
 def main(capability: int) -> None:
     driver.set_active(Absent(capability))
-    simam.launch = passes.launch = compile_only
+    simam.launch = epilogues.launch = compile_only
     for shape, memory_format, dtype in CASES:
         x = torch.empty(shape, dtype=dtype).contiguous(memory_format=memory_format)
         _, mean, scale = simam.simam_forward(x, 0.1)
@@ -61,8 +61,8 @@ def main(capability: int) -> None:
     simam.simam_forward(odd, 0.1, shift, [shift, odd], math.inf)
     simam.simam_forward(odd[..., :1, :1].contiguous(), 0.1, None, [shift], 6.0)
     for x in odd, odd.half().contiguous(memory_format=torch.channels_last):
-        passes.last_pass(x, torch.empty(1, 1, 5, 5), [shift, x], math.inf)
-        passes.last_pass(x, shift, [], None)
+        epilogues.epilogue(x, torch.empty(1, 1, 5, 5), [shift, x], math.inf)
+        epilogues.epilogue(x, shift, [], None)
 
 
 for argument in sys.argv[1:]:

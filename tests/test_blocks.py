@@ -1,4 +1,4 @@
-"""Blocks end in one pass at inference, with the outputs of the steps, and step by step where somebody watches."""
+"""Blocks use the fused epilogue at inference, with the same outputs, and single layers in training and under hooks."""
 
 from typing import Any
 
@@ -18,21 +18,21 @@ STEMS += ('cifar_preresnet110', 'cifar_mobilenetv2')
 KEYS = [key for key, row in ATTENTION.items() if row.site == 'block']
 
 
-def calls_of_last_pass(monkeypatch: pytest.MonkeyPatch, cls: type[AttentionLayer]) -> list[Any]:
+def calls_of_epilogue(monkeypatch: pytest.MonkeyPatch, cls: type[AttentionLayer]) -> list[Any]:
     seen: list[Any] = []
-    own = cls.last_pass
-    monkeypatch.setattr(cls, 'last_pass', lambda self, *args: seen.append(self) or own(self, *args))
+    own = cls.epilogue
+    monkeypatch.setattr(cls, 'epilogue', lambda self, *args: seen.append(self) or own(self, *args))
     return seen
 
 
 @pytest.mark.parametrize('stem', STEMS)
-def test_one_pass_is_the_steps(stem: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_epilogue_is_the_layers(stem: str, monkeypatch: pytest.MonkeyPatch) -> None:
     key = KEYS[STEMS.index(stem) % len(KEYS)]
     model = build(f'{stem}_{key}').double()
     layers = [m for m in model.modules() if isinstance(m, AttentionLayer)]
     x = images(model).double()
     before, expected = x.clone(), model(x)
-    seen = calls_of_last_pass(monkeypatch, type(layers[0]))
+    seen = calls_of_epilogue(monkeypatch, type(layers[0]))
     for mode in (torch.no_grad, torch.inference_mode):
         for memory_format in (torch.contiguous_format, torch.channels_last):
             seen.clear()
@@ -43,11 +43,11 @@ def test_one_pass_is_the_steps(stem: str, monkeypatch: pytest.MonkeyPatch) -> No
     assert torch.equal(x, before)
 
 
-def test_step_by_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In training, under hooks of a layer or of all, and with a forward put in its place."""
+def test_layer_by_layer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In training, under hooks of a layer or of all modules, and with a replaced forward."""
     model = build('cifar_resnet20_se')
     x = images(model)
-    seen = calls_of_last_pass(monkeypatch, se := type(model.layer1[0].block_attn))
+    seen = calls_of_epilogue(monkeypatch, se := type(model.layer1[0].block_attn))
     watched: list[Any] = []
 
     def watch(module: Any, *args: Any) -> None:
@@ -67,7 +67,7 @@ def test_step_by_step(monkeypatch: pytest.MonkeyPatch) -> None:
         outputs: list[Tensor] = []
         handle = model.layer1[2].bn2.register_forward_hook(lambda module, inputs, output: outputs.append(output))
         model(x)
-        assert len(seen) == 25 + 8 and (outputs[0] < 0).any()  # not what came of it
+        assert len(seen) == 25 + 8 and (outputs[0] < 0).any()  # not overwritten
         handle.remove()
         seen.clear()
         handle = nn.modules.module.register_module_forward_hook(watch)
@@ -130,7 +130,7 @@ def test_other_activations() -> None:
 
 
 class Shift(AttentionLayer):
-    """An attention with a forward of its own, and no last_pass."""
+    """An attention that overrides forward, not epilogue."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x + 1

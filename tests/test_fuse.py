@@ -195,7 +195,7 @@ def test_it_overwrites_where_nobody_watches() -> None:
     end, map_ = fused.layers.layer1.get_submodule('0.block_attn'), torch.randn(2, 16, 8, 8)
     before = map_.clone()
     with torch.no_grad():
-        step_by_step = end(map_)  # as anybody may call it
+        step_by_step = end(map_)  # as any caller may
         assert torch.equal(map_, before)
         assert torch.equal(end(map_, overwrite=True), map_) and not torch.equal(map_, before)
     torch.testing.assert_close(map_, step_by_step)
@@ -459,7 +459,7 @@ def test_maps_that_others_hand_out_stay(name: str) -> None:
     'act', ['ReLU', 'ReLU6', 'LeakyReLU', 'ELU', 'SELU', 'CELU', 'SiLU', 'Mish', 'Hardswish', None]
 )
 def test_activations_in_place(act: str | None) -> None:
-    """They write over their map unless somebody sees it; one layer may be called at several places."""
+    """They overwrite their input unless it has another user; one layer may be called at several places."""
     layers = [nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1)]
     if act is None:
         net = Net(lambda net, x: F.relu(net.b(F.relu(net.a(x), inplace=True)), inplace=True), *layers)

@@ -161,7 +161,7 @@ def test_forward_mode() -> None:
         dual = torch.autograd.forward_ad.make_dual(x, tangent)
         for wanted in (True, False):
             with torch.set_grad_enabled(wanted):
-                for y in (ops.simam(dual, 0.1), ops.last_pass(dual, dual.mean((2, 3), keepdim=True), [dual], 1.0)):
+                for y in (ops.simam(dual, 0.1), ops.epilogue(dual, dual.mean((2, 3), keepdim=True), [dual], 1.0)):
                     assert torch.autograd.forward_ad.unpack_dual(y).tangent is not None
         assert torch.equal(torch.autograd.forward_ad.unpack_dual(dual).primal, x)
 
@@ -179,8 +179,8 @@ def test_maps_without_pixels_and_what_is_no_map() -> None:
         ops.simam(torch.randn(3, 4, 4))
 
 
-def test_who_looks_into_operations_gets_plain_ones() -> None:
-    """A kernel's work is hidden from fake tensors, from what counts operations, and from what records them."""
+def test_dispatch_modes_get_plain_operations() -> None:
+    """Fake tensors, counters and recorders of operations do not see Triton kernels."""
     x = leaf((2, 4, 6, 6), torch.float32, torch.contiguous_format, KERNELS[0].device).detach()
     with ops.use_simam_path('triton'):
         with FakeTensorMode() as mode:

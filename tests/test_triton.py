@@ -21,10 +21,10 @@ from timm_attn import ATTENTION, ops
 from timm_attn.ops.triton import tiles
 
 pytest.importorskip('triton', reason='triton is not installed')
-from timm_attn.ops.triton import last_pass as passes
+from timm_attn.ops.triton import epilogue as epilogues
 from timm_attn.ops.triton import launch as launching
 from timm_attn.ops.triton import simam as kernels
-from timm_attn.ops.triton.last_pass import last_pass
+from timm_attn.ops.triton.epilogue import epilogue
 from timm_attn.ops.triton.simam import simam_forward
 
 DEVICE = KERNELS[0].device
@@ -48,7 +48,7 @@ def clamped(y: Tensor, ceiling: float | None) -> Tensor:
 @DTYPES
 @pytest.mark.parametrize('row', KERNELS, ids=str, indirect=True)
 def test_what_follows_simam(row: Row, dtype: torch.dtype, memory_format: torch.memory_format) -> None:  # noqa: F811
-    """A factor a channel, what is added, and the clamp: each alone and all together."""
+    """A factor per channel, terms and the clamp: each alone and all together."""
     shape = (1, 5, 9, 15)
     x, base = image(shape, dtype, memory_format), image(shape, dtype, torch.contiguous_format)
     factors, shift = (torch.randn(1, 5, 1, 1, device=DEVICE).to(dtype) for _ in range(2))
@@ -65,21 +65,21 @@ def test_what_follows_simam(row: Row, dtype: torch.dtype, memory_format: torch.m
 @IN_FORMATS
 @DTYPES
 @pytest.mark.parametrize('shape', [(2, 5, 7, 9), (3, 70, 5, 4), (1, 2, 33, 35), (1, 3, 1, 1), (0, 3, 4, 4)], ids=str)
-def test_last_pass(
+def test_epilogue(
     shape: tuple[int, ...],
     dtype: torch.dtype,
     memory_format: torch.memory_format,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(passes, '_TILE', 512)
-    monkeypatch.setattr(passes, '_MAX_COLUMNS', 64)
+    monkeypatch.setattr(epilogues, '_TILE', 512)
+    monkeypatch.setattr(epilogues, '_MAX_COLUMNS', 64)
     n, c, h, w = shape
     x, base = image(shape, dtype, memory_format), image(shape, dtype, torch.contiguous_format)
     gate, place, shift = (torch.rand(size, device=DEVICE) for size in ((n, c, 1, 1), (n, 1, h, w), (1, c, 1, 1)))
     strip = torch.rand(1, 1, h, w, device=DEVICE).to(dtype)
     cases = [(gate, [], None), (place, [base], math.inf), (base, [shift], 2.0), (None, [gate, base], None)]
     for factor, terms, ceiling in [*cases, (shift, [base, strip], math.inf), (strip, [shift, place], None)]:
-        y = last_pass(x, factor, terms, ceiling)
+        y = epilogue(x, factor, terms, ceiling)
         scaled = x.double() * (1 if factor is None else factor.double())
         expected = clamped(sum((term.double() for term in terms), scaled), ceiling)
         assert is_laid_out(y, x) and relative(y, expected) <= TOLERANCES[dtype]
@@ -89,18 +89,18 @@ def test_a_nan_is_not_hidden_by_a_clamp() -> None:
     x = torch.ones(1, 2, 3, 3, device=DEVICE)
     x[0, 1, 2, 2] = torch.nan
     broken = x.isnan()
-    assert torch.equal(last_pass(x, None, [x], math.inf).isnan(), broken)
+    assert torch.equal(epilogue(x, None, [x], math.inf).isnan(), broken)
     assert torch.equal(simam_forward(x, 0.1, ceiling=6)[0].isnan().any(dim=(2, 3)), broken.any(dim=(2, 3)))
 
 
 @pytest.mark.parametrize('key', ATTENTION)
 def test_inference_takes_the_kernels(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every attention's end of a block, as on a GPU; where a gradient is wanted it is the definition."""
-    for name in 'last_pass', 'simam':  # of ops these are the functions
+    """Every attention's epilogue, as on a GPU; with gradients it is the reference."""
+    for name in 'epilogue', 'simam':  # of ops these are the functions
         module = importlib.import_module(f'timm_attn.ops.{name}')
         monkeypatch.setattr(module, 'runs_on_triton', lambda x: True)
     attention, launches = ATTENTION[key], []
-    for module in passes, kernels:
+    for module in epilogues, kernels:
         monkeypatch.setattr(module, 'launch', lambda *a, **k: (launches.append(a[0]), launching.launch(*a, **k)))
     layer: Any = attention.layer(32, **attention.defaults, dtype=torch.float64).eval().to(DEVICE)
     for parameter in layer.parameters():
@@ -110,12 +110,12 @@ def test_inference_takes_the_kernels(key: str, monkeypatch: pytest.MonkeyPatch) 
     with torch.no_grad(), ops.use_simam_path('reference'):
         plain, expected = layer(x), (layer(x) + base).relu()
     with torch.no_grad():
-        torch.testing.assert_close(layer.last_pass(x, [], None), plain)
-        torch.testing.assert_close(layer.last_pass(x, [base], math.inf), expected)
+        torch.testing.assert_close(layer.epilogue(x, [], None), plain)
+        torch.testing.assert_close(layer.epilogue(x, [base], math.inf), expected)
     assert launches and torch.equal(x, before)
     launches.clear()
     x.requires_grad_()
-    torch.testing.assert_close(layer.last_pass(x, [base], math.inf), expected)
+    torch.testing.assert_close(layer.epilogue(x, [base], math.inf), expected)
     assert not launches
 
 
@@ -129,21 +129,21 @@ def numbers(channels: int) -> Tensor:
 
 REFUSED: dict[str, tuple[type[Exception], str, Callable[[], Any]]] = {
     'dtype': (ValueError, 'but got torch.int64', lambda: simam_forward(maps(dtype=torch.int64), 0.1)),
-    'dtype of a pass': (ValueError, 'but got torch.int64', lambda: last_pass(maps(dtype=torch.int64), None, [], None)),
+    'dtype of a pass': (ValueError, 'but got torch.int64', lambda: epilogue(maps(dtype=torch.int64), None, [], None)),
     'layout': (ValueError, 'strides', lambda: simam_forward(maps()[:, :, ::2], 0.1)),
-    'layout of a pass': (ValueError, 'strides', lambda: last_pass(maps()[:, :, ::2], None, [], None)),
+    'layout of a pass': (ValueError, 'strides', lambda: epilogue(maps()[:, :, ::2], None, [], None)),
     'factors': (ValueError, r'factor must broadcast to \(2, 3, 4, 4\)', lambda: simam_forward(maps(), 0.1, numbers(2))),
     'map of factors': (ValueError, r'factor must be \(1, 3, 1, 1\)', lambda: simam_forward(maps(), 0.1, maps())),
     'shift': (ValueError, 'a term must broadcast', lambda: simam_forward(maps(), 0.1, None, [numbers(4)])),
     'base': (ValueError, 'a term must broadcast', lambda: simam_forward(maps(), 0.1, None, [maps()[:, :2]])),
-    'factor': (ValueError, 'factor must broadcast', lambda: last_pass(maps(), maps()[..., :2], [], None)),
-    'flat factor': (ValueError, 'factor must broadcast', lambda: last_pass(maps(), torch.zeros(4), [], None)),
-    'terms': (ValueError, 'up to 2 terms, but got 3', lambda: last_pass(maps(), None, [maps()] * 3, None)),
+    'factor': (ValueError, 'factor must broadcast', lambda: epilogue(maps(), maps()[..., :2], [], None)),
+    'flat factor': (ValueError, 'factor must broadcast', lambda: epilogue(maps(), torch.zeros(4), [], None)),
+    'terms': (ValueError, 'up to 2 terms, but got 3', lambda: epilogue(maps(), None, [maps()] * 3, None)),
     'gradient': (RuntimeError, 'simam_forward has no gradient', lambda: simam_forward(maps(requires_grad=True), 0.1)),
     'gradient of a pass': (
         RuntimeError,
-        'last_pass has no gradient',
-        lambda: last_pass(maps(), None, [maps(requires_grad=True)], None),
+        'epilogue has no gradient',
+        lambda: epilogue(maps(), None, [maps(requires_grad=True)], None),
     ),
 }
 
@@ -154,7 +154,7 @@ def test_what_is_refused(error: type[Exception], message: str, call: Callable[[]
         call()
 
 
-TILES = {  # shape, memory format, dtype -> whether a channel fits on chip, channels a program
+TILES = {  # shape, memory format, dtype -> whether a channel fits on chip, channels per program
     ((8, 64, 56, 56), torch.contiguous_format, torch.float32): (True, 1),
     ((8, 64, 128, 128), torch.contiguous_format, torch.float32): (True, 1),
     ((8, 64, 128, 128), torch.contiguous_format, torch.float64): (False, 1),
@@ -196,7 +196,7 @@ def test_kernels_compile_and_read_each_map_once(tmp_path: Path) -> None:
     printed = run(script, *gpus, TRITON_INTERPRET='0', TRITON_CACHE_DIR=str(tmp_path))
     launches = [line.split() for line in printed.splitlines()]
     assert len(launches) == 16 * len(gpus)
-    assert {launch[0] for launch in launches} == {'_forward', '_backward', '_last_pass'}
+    assert {launch[0] for launch in launches} == {'_forward', '_backward', '_epilogue'}
     for gpu in range(len(gpus)):
         for name, read, tile, whole in launches[16 * gpu :][:10]:
             maps = (1 if name == '_forward' else 2) * (1 if whole == 'True' else 2)  # backward also reads two numbers
@@ -234,7 +234,7 @@ def check_last_channels(shape: tuple[int, ...], memory_format: torch.memory_form
     x = torch.empty(shape, dtype=torch.bfloat16, device=device, memory_format=memory_format).normal_()
     y, mean, scale = simam_forward(x, 0.01)
     gradient = kernels.simam_backward(x, x, mean, scale)
-    z = last_pass(x, scale.new_full((*shape[:2], 1, 1), 0.5), [], None)
+    z = epilogue(x, scale.new_full((*shape[:2], 1, 1), 0.5), [], None)
     last = x[-1:, -2:].double().requires_grad_()
     expected = ops.simam_reference(last, 0.01)
     expected.backward(last.detach())

@@ -12,6 +12,7 @@ import timm
 import torch
 import torchvision
 from reference import PARAMETERS
+from timm.layers import DropPath
 from torch import Tensor, nn
 
 from timm_attn import ATTENTION, BACKBONES, zoo
@@ -276,3 +277,54 @@ def test_squeezenet_is_torchvisions() -> None:
     ours.load_state_dict(dict(zip(ours.state_dict(), theirs.state_dict().values(), strict=True)))
     x = torch.randn(1, 3, 224, 224)
     torch.testing.assert_close(ours(x), theirs(x), rtol=0, atol=0)
+
+
+RESIDUAL = [name for name, row in BACKBONES.items() if name.startswith('cifar') and 'block' in row.sites]
+
+
+@pytest.mark.parametrize('name', RESIDUAL)
+def test_stochastic_depth(name: str) -> None:
+    """As in timm's ResNet: none in the first block, the whole rate in the last; without a rate there is no module."""
+    plain, dropping = (timm.create_model(name, device='meta', drop_path_rate=rate) for rate in (0.0, 0.5))
+    rates = [m.drop_prob for m in dropping.modules() if isinstance(m, DropPath)]
+    assert rates == sorted(rates) and rates[0] > 0 and rates[-1] > 0.4
+    assert not any(isinstance(m, DropPath) for m in plain.modules())
+    assert dropping.state_dict().keys() == plain.state_dict().keys()
+
+
+@pytest.mark.parametrize('name', ['cifar_resnet20_se', 'cifar_preresnet20_eca', 'cifar_resnet110', 'cifar_mobilenetv2'])
+def test_dropped_paths_leave_the_shortcut(name: str) -> None:
+    net = timm.create_model(name, drop_path_rate=0.5).eval()
+    twin = timm.create_model(name).eval()
+    twin.load_state_dict(net.state_dict())
+    x = torch.randn(8, 3, 32, 32)
+    torch.testing.assert_close(net(x), twin(x))
+    blocks = [m for m in net.modules() if getattr(m, 'drop_path', None) is not None]
+    block = next(m for m in blocks if m.downsample is None).train()
+    block.drop_path.drop_prob = 1.0
+    x = torch.rand(2, block.get_submodule('conv1' if hasattr(block, 'conv1') else 'conv_pw').in_channels, 8, 8)
+    torch.testing.assert_close(block(x), x)
+
+
+@pytest.mark.parametrize(
+    'name, own',
+    [
+        ('cifar_resnet20_se', 4),
+        ('cifar_resnet50', 8),
+        ('cifar_mobilenetv2', 8),
+        ('cifar_densenet100_12_bam', 4),
+        ('squeezenet1_1', 16),
+    ],
+)
+def test_output_stride_of_nets_that_have_one(name: str, own: int) -> None:
+    timm.create_model(name, device='meta', output_stride=own)
+    with pytest.raises(ValueError, match=f'output_stride must be {own}, .* but got 2'):
+        timm.create_model(name, device='meta', output_stride=2)
+
+
+@pytest.mark.parametrize('indices', [(1, 2, 3, 4), (-5,), 5])
+@pytest.mark.parametrize('name', ['cifar_resnet20_se', 'cifar_densenet100_12'])
+def test_features_that_a_net_does_not_have(name: str, indices: Any) -> None:
+    with pytest.raises(ValueError, match='out_indices must be from 0 to 3 .* but got'):
+        timm.create_model(name, device='meta', features_only=True, out_indices=indices)
+    assert len(timm.create_model(name, features_only=True, out_indices=(0, -1)).feature_info.channels()) == 2

@@ -1,7 +1,7 @@
-"""A net for inference: the same outputs, in fewer passes over its maps.
+"""A net for inference: the same outputs with fewer passes over memory.
 
-The net becomes a graph of its layers (torch.fx). Norms go into the convolutions before them; attention, a norm behind
-SimAM, the shortcut's addition and the activation become one layer; convolutions and max-pools get fast layouts.
+The net becomes a graph of its layers (torch.fx). Norms are folded into the convolutions before them; attention, a norm
+behind SimAM, the shortcut's addition and the activation become one layer; convolutions and max-pools get fast layouts.
 """
 
 import copy
@@ -18,8 +18,8 @@ from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from timm_attn import ops
+from timm_attn.attach.blocks import CEILINGS, CONVS, NORMS, has_global_hooks, has_hooks, is_hooked, makes_its_map
 from timm_attn.attention import AttentionLayer, SimAM
-from timm_attn.blocks import CEILINGS, CONVS, NORMS, has_global_hooks, has_hooks, is_hooked, makes_its_map
 from timm_attn.fused_layers import (
     ChannelsLastMaxPool,
     FusedAddition,
@@ -29,9 +29,9 @@ from timm_attn.fused_layers import (
     PackedConv2d,
 )
 
-# Exact types: a subclass may do otherwise.
+# Exact types: a subclass may compute something else.
 _IDLE = (nn.Identity, nn.Dropout, nn.Dropout2d, DropBlock2d, DropPath)  # in evaluation
-# Activations that may be in place: the function, and the options that it takes
+# Activations that can be in place: the function and its options
 _ACTIVATIONS: Mapping[type[nn.Module], tuple[Callable[..., Tensor], tuple[str, ...]]] = {
     nn.CELU: (F.celu, ('alpha',)),
     nn.ELU: (F.elu, ('alpha',)),
@@ -45,14 +45,14 @@ _ACTIVATIONS: Mapping[type[nn.Module], tuple[Callable[..., Tensor], tuple[str, .
     nn.SELU: (F.selu, ()),
     nn.SiLU: (F.silu, ()),
 }
-_ENDS = (FusedAttention, FusedSimAM, FusedAddition)  # they may overwrite their map
+_ENDS = (FusedAttention, FusedSimAM, FusedAddition)  # they may overwrite their input
 _OURS = (*_ENDS, ChannelsLastMaxPool, PackedConv2d)
 _ADDITIONS = (operator.add, torch.add)
 
 
-@torch.inference_mode(False)  # weights made in it would not say when they change
+@torch.inference_mode(False)  # inference tensors have no version counter
 def fuse(model: nn.Module) -> nn.Module:
-    """A copy of a net for inference with the same outputs: norms inside convolutions, a block's end in one pass.
+    """A copy of a net for inference with the same outputs: folded norms and fused epilogues.
 
     Takes any net that torch.fx can follow, with or without attention, in its dtype and on its device. The copy can be
     exported, scripted and compiled, but not trained. Layers with hooks stay as they are, and so do norms and
@@ -93,7 +93,7 @@ class _Tracer(fx.Tracer):
 
 
 class _Rewriter:
-    """Rewrites the graph of a net node by node; what is called twice stays as it is."""
+    """Rewrites the graph of a net node by node; a layer that is called twice stays as it is."""
 
     def __init__(self, net: fx.GraphModule) -> None:
         self.net = net
@@ -116,7 +116,7 @@ class _Rewriter:
     def fold_norm(self, node: fx.Node) -> None:
         """convolution, norm -> convolution; SimAM, norm -> FusedSimAM."""
         norm = self.layer(node)
-        if type(norm) not in NORMS or norm.running_var is None or not self.is_ours(node.args[0]):
+        if type(norm) not in NORMS or norm.running_var is None or not self.owns_buffer(node.args[0]):
             return
         act = getattr(norm, 'act', nn.Identity()) if NORMS[type(norm)] else nn.Identity()
         drop = getattr(norm, 'drop', nn.Identity()) if NORMS[type(norm)] else nn.Identity()
@@ -126,7 +126,7 @@ class _Rewriter:
         layer, (factor, shift) = self.layer(source), _affine(norm)
         if type(layer) in CONVS:
             _fold(layer, factor, shift)
-        elif type(layer) is SimAM and self.is_ours(source.args[0]):
+        elif type(layer) is SimAM and self.owns_buffer(source.args[0]):
             dtype = norm.running_var.dtype
             self.put(source, FusedSimAM(layer.e_lambda, factor.to(dtype), shift.to(dtype)))
         else:
@@ -139,7 +139,7 @@ class _Rewriter:
     def join_attention(self, node: fx.Node) -> None:
         """attention (, addition) (, activation) -> one layer."""
         layer = self.layer(node)
-        if isinstance(layer, AttentionLayer) and self.is_ours(node.args[0]):
+        if isinstance(layer, AttentionLayer) and self.owns_buffer(node.args[0]):
             layer = self.put(node, FusedAttention(layer))
         if not isinstance(layer, FusedAttention | FusedSimAM) or layer.ceiling is not None or len(node.args) > 1:
             return  # none, or one that already ends its block
@@ -157,7 +157,7 @@ class _Rewriter:
         """addition (, activation) -> FusedAddition."""
         for x in node.args[:2]:
             other = self.other_term(node, x)
-            if other is not None and self.is_ours(x):
+            if other is not None and self.owns_buffer(x):
                 node.op, node.args, layer = 'call_module', (x, other), FusedAddition()
                 node.target = self.add(node.name, layer)
                 layer.ceiling = self.absorbed_ceiling(node)
@@ -174,12 +174,12 @@ class _Rewriter:
             self.put(node, ChannelsLastMaxPool(layer))
 
     def allow_layouts(self, node: fx.Node) -> None:
-        """What a net views, such as a map as rows, may now be channels_last."""
+        """view -> reshape, as maps may now be channels_last."""
         if node.op == 'call_method' and node.target == 'view' and not isinstance(node.args[1], torch.dtype):
             node.target = 'reshape'
 
     def check_input(self, node: fx.Node, channels: int) -> None:
-        """A convolution also takes an image without a batch, of which the layers behind it make nonsense."""
+        """Checks the net's input: a convolution also takes an image without a batch, the layers behind it do not."""
         x = node.args[0] if node.args else None
         if isinstance(x, fx.Node) and x.op == 'placeholder':
             with self.net.graph.inserting_before(node):
@@ -187,11 +187,11 @@ class _Rewriter:
             node.update_arg(0, checked)
 
     def allow_overwriting(self) -> None:
-        """Lets the caller of the graph say whether its layers may overwrite maps that nothing else in it sees."""
+        """Gives the graph an argument: whether its layers may overwrite maps that have no other user."""
         inputs = [node for node in self.net.graph.nodes if node.op == 'placeholder']
         with self.net.graph.inserting_after(inputs[-1]):
             overwrite = self.net.graph.placeholder('overwrite', bool, False)
-        for node in [node for node in self.net.graph.nodes if node.args and self.is_ours(node.args[0])]:
+        for node in [node for node in self.net.graph.nodes if node.args and self.owns_buffer(node.args[0])]:
             layer = self.layer(node)
             if type(layer) in _ACTIVATIONS and layer.inplace:
                 function, options = _ACTIVATIONS[type(layer)]
@@ -203,7 +203,7 @@ class _Rewriter:
                 node.update_kwarg('inplace', overwrite)
 
     def layer(self, node: Any) -> Any:
-        """The layer without hooks that a node calls, if no other node calls it too, or that does not matter."""
+        """The layer that a node calls, if it has no hooks and, but for activations, no other node calls it."""
         if not isinstance(node, fx.Node) or node.op != 'call_module':
             return None
         layer = self.net.get_submodule(str(node.target))
@@ -215,7 +215,7 @@ class _Rewriter:
         return layer
 
     def add(self, name: str, layer: nn.Module) -> str:
-        """Gives the net a layer, by a name that is free."""
+        """Adds a layer to the net under a free name like the given one, which is returned."""
         while hasattr(self.net, name):
             name += '_'
         self.net.add_module(name, layer)
@@ -229,32 +229,32 @@ class _Rewriter:
     def only_user(self, node: fx.Node) -> fx.Node | None:
         return next(iter(node.users)) if len(node.users) == 1 else None
 
-    def is_ours(self, node: Any) -> bool:
-        """Whether nothing but its one user sees the map of a node, which is no view of another."""
+    def owns_buffer(self, node: Any) -> bool:
+        """Whether a node's output is a new tensor with one user, which may overwrite it."""
         if not isinstance(node, fx.Node) or self.only_user(node) is None:
             return False
         layer = self.layer(node)
-        if type(layer) in _ACTIVATIONS and layer.inplace:  # it gives its input
-            return self.is_ours(node.args[0])
+        if type(layer) in _ACTIVATIONS and layer.inplace:  # it returns its input
+            return self.owns_buffer(node.args[0])
         makers = (*_ACTIVATIONS, *_OURS, nn.MaxPool2d, nn.AvgPool2d)
         return self.is_new_map(node) or type(layer) in makers or (layer is not None and makes_its_map(layer))
 
     def is_new_map(self, node: fx.Node) -> bool:
-        """Whether a function makes a map; additions may also be of sizes."""
+        """Whether a node calls a function that returns a new map; additions may also be of sizes."""
         return node.target is torch.cat or (node.target in _ADDITIONS and any(map(self.is_map, node.args)))
 
     def is_map(self, node: Any) -> bool:
         return isinstance(node, fx.Node) and (node.op in ('call_module', 'placeholder') or self.is_new_map(node))
 
     def other_term(self, addition: fx.Node | None, term: Any) -> fx.Node | None:
-        """What an addition of two maps adds to one of them."""
+        """The other term of an addition of two maps, else None."""
         if addition is None or addition.target not in _ADDITIONS or len(addition.args) != 2 or addition.kwargs:
             return None
         others: Any = [arg for arg in addition.args if arg is not term]
         return others[0] if len(others) == 1 and self.is_map(others[0]) else None
 
     def absorbed_ceiling(self, node: fx.Node) -> float | None:
-        """The ceiling of the activation behind a node, which is removed; None without one."""
+        """Removes the activation behind a node and returns its ceiling; None without one."""
         activation = self.only_user(node)
         ceiling = CEILINGS.get(type(self.layer(activation)))
         if activation is not None and ceiling is not None:
@@ -263,7 +263,7 @@ class _Rewriter:
 
 
 def _affine(norm: Any) -> tuple[Tensor, Tensor]:
-    """The factor and the term of a norm in evaluation, a channel, in float64 where the device has it."""
+    """The factor and the shift per channel of a norm in evaluation, in float64 where the device has it."""
     exact = torch.float32 if norm.running_var.device.type == 'mps' else torch.float64
     factor = (norm.running_var.to(exact) + norm.eps).rsqrt()
     if norm.weight is not None:
@@ -273,7 +273,7 @@ def _affine(norm: Any) -> tuple[Tensor, Tensor]:
 
 
 def _fold(conv: Any, factor: Tensor, shift: Tensor) -> None:
-    """Makes a convolution's output `factor` times as large, plus shift."""
+    """Changes a convolution so that its output is factor * output + shift."""
     weight = conv.weight.detach()
     bias = weight.new_zeros(conv.out_channels) if conv.bias is None else conv.bias.detach()
     conv.weight = nn.Parameter((weight * factor[:, None, None, None]).to(weight.dtype))

@@ -1,7 +1,7 @@
 """A fused net and its layers.
 
-Those that may end in place are told at each call whether they may overwrite their map: FusedNet says so where nobody
-watches. Whoever calls them otherwise, or records them, gets a new map. (`overwrite is True`: what records is not True.)
+Layers with an epilogue take `overwrite`, whether they may overwrite their input. FusedNet passes True only in eager
+mode without hooks; the default is False. They test `overwrite is True`, which a tracer's proxy is not.
 """
 
 from functools import cache
@@ -11,13 +11,13 @@ import torch
 from torch import Tensor, nn
 
 from timm_attn import ops
+from timm_attn.attach.blocks import has_hooks
 from timm_attn.attention import AttentionLayer
-from timm_attn.blocks import has_hooks
-from timm_attn.ops.eager import is_watched
+from timm_attn.ops.eager import has_dispatch_mode
 
 
 class FusedNet(nn.Module):
-    """What fuse returns: a graph of layers, and what timm's data tools want to know of the net it was made of."""
+    """What fuse returns: a graph of layers, and the attributes of the original net that timm's data tools read."""
 
     def __init__(self, layers: nn.Module, model: nn.Module) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ class FusedNet(nn.Module):
 
     @torch.jit.unused
     def _may_overwrite(self, x: Tensor) -> bool:
-        """Whether nobody sees the maps between the layers: neither what records operations, nor a hook."""
+        """Whether no tracer and no hook sees the maps between the layers."""
         return type(x) is Tensor and ops.is_eager() and not has_hooks(self.layers)
 
 
@@ -57,15 +57,15 @@ class FusedAttention(nn.Module):
             terms.append(base)
         if not torch.jit.is_scripting():
             if overwrite is True:
-                return self.layer.last_pass(ops.check_channels(x, self.layer.channels), terms, self.ceiling)
-        return ops.last_steps(self.layer(x), None, terms, self.ceiling)
+                return self.layer.epilogue(ops.check_channels(x, self.layer.channels), terms, self.ceiling)
+        return ops.epilogue_reference(self.layer(x), None, terms, self.ceiling)
 
     def extra_repr(self) -> str:
         return f'ceiling={self.ceiling}'
 
 
 class FusedSimAM(nn.Module):
-    """SimAM, the norm behind it, which is an affine function per channel in evaluation, and the rest of the block."""
+    """SimAM, the norm behind it as a factor and a shift per channel, and the rest of the block."""
 
     factor: Tensor
     shift: Tensor
@@ -85,8 +85,8 @@ class FusedSimAM(nn.Module):
             terms.append(base)
         if not torch.jit.is_scripting():
             if overwrite is True:
-                return ops.simam_last_pass(x, self.e_lambda, self.factor, terms, self.ceiling)
-        return ops.simam_last_steps(x, self.e_lambda, self.factor, terms, self.ceiling)
+                return ops.simam_epilogue(x, self.e_lambda, self.factor, terms, self.ceiling)
+        return ops.simam_epilogue_reference(x, self.e_lambda, self.factor, terms, self.ceiling)
 
     def extra_repr(self) -> str:
         return f'e_lambda={self.e_lambda:g}, ceiling={self.ceiling}'
@@ -102,15 +102,15 @@ class FusedAddition(nn.Module):
     def forward(self, x: Tensor, base: Tensor, overwrite: bool = False) -> Tensor:
         if not torch.jit.is_scripting():
             if overwrite is True and x.dtype == base.dtype:
-                return ops.last_pass(x, None, [base], self.ceiling)
-        return ops.last_steps(x + base, None, [], self.ceiling)
+                return ops.epilogue(x, None, [base], self.ceiling)
+        return ops.epilogue_reference(x + base, None, [], self.ceiling)
 
     def extra_repr(self) -> str:
         return f'ceiling={self.ceiling}'
 
 
 class ChannelsLastMaxPool(nn.Module):
-    """A max-pool of a contiguous map by way of channels_last, for which torch's on the CPU is vectorised."""
+    """A max-pool of a contiguous map in channels_last, for which torch's CPU kernel is vectorised."""
 
     def __init__(self, pool: nn.MaxPool2d) -> None:
         super().__init__()
@@ -118,7 +118,7 @@ class ChannelsLastMaxPool(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         if not torch.jit.is_scripting():
-            if type(x) is Tensor and x.device.type == 'cpu' and ops.has_last_pass(x) and x.is_contiguous():
+            if type(x) is Tensor and x.device.type == 'cpu' and ops.has_fused_epilogue(x) and x.is_contiguous():
                 y: Tensor = self.pool(x.contiguous(memory_format=torch.channels_last))
                 return y.contiguous()
         pooled: Tensor = self.pool(x)
@@ -126,11 +126,11 @@ class ChannelsLastMaxPool(nn.Module):
 
 
 class PackedConv2d(nn.Conv2d):
-    """A convolution whose weight, on the CPU, is laid out for oneDNN once and not at every call.
+    """A convolution on the CPU with its weight in oneDNN's layout, converted once and not at every call.
 
-    The second copy of the weight is made when the weight changes (but through `.data`, which tells nobody) or the size
-    of the map; it is no part of the state, and goes with no copy of the net. The map that comes out is channels_last.
-    The operators are those that torch.compile puts into frozen nets.
+    The converted weight is renewed when the weight's version counter (which writes through `.data` do not change) or
+    the input's size changes. It is not part of the state and is not copied with the net. The output is channels_last.
+    The operators are those of torch.compile's frozen nets.
     """
 
     def __init__(self, conv: nn.Conv2d) -> None:
@@ -138,7 +138,7 @@ class PackedConv2d(nn.Conv2d):
         arguments: Any = (conv.in_channels, conv.out_channels, *geometry, False, 'zeros', 'meta')
         super().__init__(*arguments)
         self.weight, self.bias = conv.weight, conv.bias
-        self._packed: Any = None  # (what it was made of, the weight, its storage, whose address is not used again then)
+        self._packed: Any = None  # (key, converted weight, the original: kept alive, so that its address is not reused)
 
     def forward(self, input: Tensor) -> Tensor:
         if not torch.jit.is_scripting():
@@ -149,9 +149,9 @@ class PackedConv2d(nn.Conv2d):
 
     @torch.jit.unused
     def _can_pack(self, x: Tensor, weight: Tensor) -> bool:
-        if type(x) is not Tensor or x.device.type != 'cpu' or not ops.has_last_pass(x) or is_watched(x):
+        if type(x) is not Tensor or x.device.type != 'cpu' or not ops.has_fused_epilogue(x) or has_dispatch_mode(x):
             return False
-        if x.shape[1] != self.in_channels or weight.is_inference():  # torch's error; changes unseen
+        if x.shape[1] != self.in_channels or weight.is_inference():  # torch raises the error; no version counter
             return False
         floats = x.dtype == weight.dtype == torch.float32 and not torch.is_autocast_enabled('cpu')
         return floats and bool(torch.backends.mkldnn.enabled) and _has_onednn()

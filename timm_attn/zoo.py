@@ -14,6 +14,7 @@ from timm_attn import weights
 from timm_attn.attach import attach, layer_options
 from timm_attn.attention import ATTENTION, Attention
 from timm_attn.backbones import BACKBONES, Backbone
+from timm_attn.backbones.features import check_out_indices
 
 default_cfgs: dict[str, Any] = {}  # timm reads a module's default_cfgs when one of its functions is registered
 __all__ = ['names', 'register']
@@ -31,14 +32,17 @@ class Model:
     backbone: Backbone
     attention: Attention | None
 
-    def build(self, attn_kwargs: Mapping[str, Any] | None, **kwargs: Any) -> nn.Module:
+    def build(
+        self, attn_kwargs: Mapping[str, Any] | None, out_indices: int | Sequence[int] | None, **kwargs: Any
+    ) -> nn.Module:
         """What timm's builder takes as the model class: the plain net, then the attention in its slots."""
-        if self.attention is not None:
-            net = self.backbone.build(**kwargs)
-            return attach(net, self.attention, stages=self.backbone.stages, attn_kwargs=attn_kwargs)
-        if attn_kwargs is not None:
+        if self.attention is None and attn_kwargs is not None:
             raise TypeError(f'A net without attention takes no attn_kwargs, but got {dict(attn_kwargs)}.')
-        return self.backbone.build(**kwargs)
+        net = self.backbone.build(**kwargs)
+        check_out_indices(net, out_indices)
+        if self.attention is None:
+            return net
+        return attach(net, self.attention, stages=self.backbone.stages, attn_kwargs=attn_kwargs)
 
     def options_with(
         self, recorded: Mapping[str, Any], attn_kwargs: Mapping[str, Any] | None
@@ -157,9 +161,9 @@ def _entrypoint(row: Model) -> Callable[..., nn.Module]:
                 kwargs.pop('attn_kwargs', None)
             kwargs.update(weights.builder_arguments(checkpoint, kwargs))
         features = {**row.backbone.features, **kwargs.pop('feature_cfg', {})}
-        build = partial(row.build, attn_kwargs)
         if file:
             _try_config(row, attn_kwargs, kwargs, file)
+        build = partial(row.build, attn_kwargs, kwargs.get('out_indices') if kwargs.get('features_only') else None)
         model: Any = build_model_with_cfg(build, row.name, pretrained, feature_cfg=features, **kwargs)
         if trained_with:  # what timm writes into the config.json of a copy
             model._model_args = {**trained_with, **({'attn_kwargs': dict(attn_kwargs)} if attn_kwargs else {})}
@@ -179,7 +183,8 @@ def _try_config(row: Model, attn_kwargs: Mapping[str, Any] | None, kwargs: Mappi
     said = {**(kwargs.get('pretrained_model_args') or {}), 'device': 'meta'}
     said.pop('attn_kwargs', None)
     try:
-        model = row.build(attn_kwargs or (kwargs.get('pretrained_model_args') or {}).get('attn_kwargs'), **said)
+        options = attn_kwargs or (kwargs.get('pretrained_model_args') or {}).get('attn_kwargs')
+        model = row.build(options, None, **said)
     except (AssertionError, AttributeError, KeyError, OverflowError, RuntimeError, TypeError) as error:
         raise ValueError(f'{file} does not describe a {row.name}: {" ".join(str(error).split())}') from error
     weights.check_size(model, kwargs.get('pretrained_cfg'), file)

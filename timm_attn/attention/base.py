@@ -1,4 +1,4 @@
-"""What the attention layers share."""
+"""The base class of the attention layers, and checks of their options."""
 
 import math
 from numbers import Integral, Real
@@ -11,7 +11,7 @@ from timm_attn import ops
 
 
 class AttentionLayer(nn.Module):
-    """X * A(X): a layer gives its factor in `attention`, broadcastable to the map.
+    """X * A(X): subclasses compute A(X) in `attention`, broadcastable to the map.
 
     Shape: (N, C, H, W) -> (N, C, H, W).
 
@@ -24,41 +24,41 @@ class AttentionLayer(nn.Module):
         self.channels = positive_integer('channels', channels)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """A layer with a forward of its own has a last_pass of its own, or this one, which calls that forward."""
+        """A subclass that overrides forward alone gets an epilogue that calls its forward."""
         super().__init_subclass__(**kwargs)
-        if 'forward' in vars(cls) and 'last_pass' not in vars(cls):
-            cls.last_pass = _last_pass_of_forward  # type: ignore[method-assign]
+        if 'forward' in vars(cls) and 'epilogue' not in vars(cls):
+            cls.epilogue = _epilogue_of_forward  # type: ignore[method-assign]
 
     def attention(self, x: Tensor) -> Tensor:
         raise NotImplementedError
 
     @torch.jit.ignore
     def feature_info(self, location: str) -> dict[str, Any]:
-        """What timm's EfficientNet asks the last child of a stage when it prunes."""
+        """Called by timm's EfficientNet on the last child of a stage when it prunes."""
         return dict(module='', num_chs=self.channels)
 
     def forward(self, x: Tensor) -> Tensor:
         x = ops.check_channels(x, self.channels)
         return x * self.attention(x)
 
-    def last_pass(self, x: Tensor, terms: list[Tensor], ceiling: float | None) -> Tensor:
-        """The refined map and the rest of its block, for inference: see ops.last_pass. It may overwrite x."""
-        return ops.last_pass(x, self.attention(x), terms, ceiling)
+    def epilogue(self, x: Tensor, terms: list[Tensor], ceiling: float | None) -> Tensor:
+        """The layer and the rest of its block, for inference: see ops.epilogue. It may overwrite x."""
+        return ops.epilogue(x, self.attention(x), terms, ceiling)
 
 
-def _last_pass_of_forward(self: AttentionLayer, x: Tensor, terms: list[Tensor], ceiling: float | None) -> Tensor:
-    return ops.last_steps(self.forward(x), None, terms, ceiling)  # its map may be one that it keeps
+def _epilogue_of_forward(self: AttentionLayer, x: Tensor, terms: list[Tensor], ceiling: float | None) -> Tensor:
+    return ops.epilogue_reference(self.forward(x), None, terms, ceiling)  # not in place: forward may keep its result
 
 
 def positive_integer(name: str, value: int) -> int:
-    """The option itself, checked."""
+    """The option, checked."""
     if not isinstance(value, Integral) or value < 1:
         raise ValueError(f'{name} must be a positive integer, but got {value!r}.')
     return value
 
 
 def positive(name: str, value: float) -> float:
-    """The option as a float, which is what TorchScript needs, checked."""
+    """The option as a float, as TorchScript needs it, checked."""
     if not isinstance(value, Real) or not 0 < value < math.inf:
         hint = ' (YAML reads 1e-4 as a text: write 1.0e-4)' if isinstance(value, str) else ''
         raise ValueError(f'{name} must be a positive number, but got {value!r}{hint}.')
@@ -66,12 +66,12 @@ def positive(name: str, value: float) -> float:
 
 
 def hidden_width(channels: int, reduction: int, least: int = 1) -> int:
-    """C // r, floored, and not less than `least` (the authors' layers break where C < r)."""
+    """C // r, and at least `least` (the authors' layers fail where C < r)."""
     return max(least, channels // positive_integer('reduction', reduction))
 
 
 def odd_kernel_size(kernel_size: int) -> int:
-    """The kernel size itself: only an odd one keeps a map's size."""
+    """The kernel size, checked: only an odd one keeps the map's size."""
     if positive_integer('kernel_size', kernel_size) % 2 == 0:
         raise ValueError(f'kernel_size must be odd, but got {kernel_size}.')
     return kernel_size

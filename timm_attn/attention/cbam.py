@@ -79,6 +79,6 @@ class CBAM(AttentionLayer):
         x = x * self.channel(x)
         return x * self.spatial(x)
 
-    def last_pass(self, x: Tensor, terms: list[Tensor], ceiling: float | None) -> Tensor:
-        x = ops.last_pass(x, self.channel(x), [], None)
-        return ops.last_pass(x, self.spatial(x), terms, ceiling)
+    def epilogue(self, x: Tensor, terms: list[Tensor], ceiling: float | None) -> Tensor:
+        x = ops.epilogue(x, self.channel(x), [], None)
+        return ops.epilogue(x, self.spatial(x), terms, ceiling)

@@ -20,9 +20,9 @@ class ECA(AttentionLayer):
     """sigmoid(conv1d_k(mean(X))) * X, a gate per channel from its k neighbours. Parameters: k per layer.
 
     Shape: (N, C, H, W) -> (N, C, H, W). A checkpoint of any odd kernel size loads: the layer takes the file's size
-    (the released checkpoints use one size a stage, such as 3, 5, 5, 7, which the formula does not give). Load it
-    before an averaged copy (EMA) or the state of an optimizer is made of the layer: they keep the old size, and the
-    layer cannot know of them. Only one that has a gradient refuses another size.
+    (the released checkpoints use one size per stage, such as 3, 5, 5, 7, which the formula does not give). Load it
+    before making an averaged copy (EMA) or an optimizer's state of the layer: they keep the old size. A layer that has
+    a gradient refuses another size.
 
     Args:
         kernel_size: k, odd; by default adaptive_kernel_size(channels, gamma, b).

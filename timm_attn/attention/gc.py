@@ -51,5 +51,5 @@ class GC(AttentionLayer):
         x = ops.check_channels(x, self.channels)
         return x + self.attention(x)
 
-    def last_pass(self, x: Tensor, terms: list[Tensor], ceiling: float | None) -> Tensor:
-        return ops.last_pass(x, None, [self.attention(x), *terms], ceiling)
+    def epilogue(self, x: Tensor, terms: list[Tensor], ceiling: float | None) -> Tensor:
+        return ops.epilogue(x, None, [self.attention(x), *terms], ceiling)

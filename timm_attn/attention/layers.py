@@ -1,4 +1,4 @@
-"""Torch's layers, made safe where the attention layers need it."""
+"""Torch's layers with the dtypes and batch sizes that the attention layers need."""
 
 import torch.nn.functional as F
 from torch import Tensor, nn

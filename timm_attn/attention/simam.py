@@ -35,8 +35,8 @@ class SimAM(AttentionLayer):
     def forward(self, x: Tensor) -> Tensor:
         return ops.simam(ops.check_channels(x, self.channels), self.e_lambda)
 
-    def last_pass(self, x: Tensor, terms: list[Tensor], ceiling: float | None) -> Tensor:
-        return ops.simam_last_pass(x, self.e_lambda, None, terms, ceiling)
+    def epilogue(self, x: Tensor, terms: list[Tensor], ceiling: float | None) -> Tensor:
+        return ops.simam_epilogue(x, self.e_lambda, None, terms, ceiling)
 
     def extra_repr(self) -> str:
         return f'e_lambda={self.e_lambda:g}'

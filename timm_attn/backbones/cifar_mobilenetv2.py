@@ -11,8 +11,9 @@ from timm.models import EfficientNet
 from torch import Tensor, nn
 from torch.types import Device
 
+from timm_attn.attach.blocks import Slot, fused_epilogue
 from timm_attn.backbones.cifar_resnet import projection
-from timm_attn.blocks import Slot, end_in_one_pass
+from timm_attn.backbones.features import check_output_stride, set_drop_path
 
 # (expansion, channels, blocks, stride) of each stage
 _STAGES = ((1, 16, 1, 1), (6, 24, 2, 1), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
@@ -26,6 +27,7 @@ class CifarInvertedResidual(nn.Module):
     if TYPE_CHECKING:
         conv_attn: nn.Module | None
         block_attn: nn.Module | None
+        drop_path: nn.Module | None
 
     def __init__(self, in_chs: int, out_chs: int, stride: int, expansion: int, dd: dict[str, Any]) -> None:
         super().__init__()
@@ -40,11 +42,11 @@ class CifarInvertedResidual(nn.Module):
         self.conv_pwl = nn.Conv2d(width, out_chs, 1, bias=False, **dd)
         self.bn3 = nn.BatchNorm2d(out_chs, **dd)
         self.downsample = projection(in_chs, out_chs, 1, dd) if self.has_skip else None
-        self.conv_attn = self.block_attn = None
+        self.conv_attn = self.block_attn = self.drop_path = None
 
     @torch.jit.ignore
     def feature_info(self, location: str) -> dict[str, Any]:
-        """What timm's EfficientNet asks the last child of a stage when it prunes."""
+        """Called by timm's EfficientNet on the last child of a stage when it prunes."""
         return dict(module='', num_chs=self.conv_pwl.out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -60,11 +62,13 @@ class CifarInvertedResidual(nn.Module):
         x = self.conv_pwl(x)
         x = self.bn3(x)
         if not torch.jit.is_scripting():
-            y = end_in_one_pass(self, self.bn3, self.block_attn, x, shortcut if self.has_skip else None)
+            y = fused_epilogue(self, self.bn3, self.block_attn, x, shortcut if self.has_skip else None)
             if y is not None:
                 return y
         if self.block_attn is not None:
             x = self.block_attn(x)
+        if self.drop_path is not None:
+            x = self.drop_path(x)
         return x + shortcut if self.has_skip else x
 
 
@@ -77,6 +81,8 @@ class CifarMobileNetV2(EfficientNet):
         in_chans: int = 3,
         global_pool: str = 'avg',
         drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
+        output_stride: int | None = None,
         device: Device = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -98,6 +104,10 @@ class CifarMobileNetV2(EfficientNet):
                 info = dict(module=f'blocks.{i}', num_chs=chs, stage=i + 1, reduction=reduction)
                 self.feature_info.append(info)
         self.blocks = nn.Sequential(*stages)
+        set_drop_path(
+            (m for m in self.modules() if isinstance(m, CifarInvertedResidual) and m.has_skip), drop_path_rate
+        )
+        check_output_stride(self, output_stride)
         self.stage_ends = [info['stage'] for info in self.feature_info]
         self.num_features = 1280
         self.conv_head = nn.Conv2d(chs, self.num_features, 1, bias=False, **dd)

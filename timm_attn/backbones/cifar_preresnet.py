@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from timm_attn.attach.blocks import Slot, fused_epilogue
 from timm_attn.backbones.cifar_resnet import projection
-from timm_attn.blocks import Slot, end_in_one_pass
 
 
 class CifarPreBasicBlock(nn.Module):
@@ -23,6 +23,7 @@ class CifarPreBasicBlock(nn.Module):
     if TYPE_CHECKING:
         conv_attn: nn.Module | None
         block_attn: nn.Module | None
+        drop_path: nn.Module | None
 
     def __init__(self, in_chs: int, out_chs: int, stride: int, dd: dict[str, Any], shared: bool = False) -> None:
         super().__init__()
@@ -34,7 +35,7 @@ class CifarPreBasicBlock(nn.Module):
         self.act2 = nn.ReLU(inplace=True)
         self.conv2 = nn.Conv2d(out_chs, out_chs, 3, padding=1, bias=False, **dd)
         self.downsample = projection(in_chs, out_chs, stride, dd, norm=False)
-        self.conv_attn = self.block_attn = None
+        self.conv_attn = self.block_attn = self.drop_path = None
 
     def forward(self, x: Tensor) -> Tensor:
         shortcut = x
@@ -49,11 +50,13 @@ class CifarPreBasicBlock(nn.Module):
             x = self.conv_attn(x)
         if not torch.jit.is_scripting():
             source = self.conv2 if self.conv_attn is None else self.conv_attn
-            y = end_in_one_pass(self, source, self.block_attn, x, shortcut)
+            y = fused_epilogue(self, source, self.block_attn, x, shortcut)
             if y is not None:
                 return y
         if self.block_attn is not None:
             x = self.block_attn(x)
+        if self.drop_path is not None:
+            x = self.drop_path(x)
         return x + shortcut
 
 
@@ -68,6 +71,7 @@ class CifarPreBottleneck(nn.Module):
     if TYPE_CHECKING:
         conv_attn: nn.Module | None
         block_attn: nn.Module | None
+        drop_path: nn.Module | None
 
     def __init__(self, in_chs: int, out_chs: int, stride: int, dd: dict[str, Any], stride_first: bool = False) -> None:
         super().__init__()
@@ -83,7 +87,7 @@ class CifarPreBottleneck(nn.Module):
         self.act3 = nn.ReLU(inplace=True)
         self.conv3 = nn.Conv2d(width, out_chs, 1, bias=False, **dd)
         self.downsample = projection(in_chs, out_chs, stride, dd, norm=False)
-        self.conv_attn = self.block_attn = None
+        self.conv_attn = self.block_attn = self.drop_path = None
 
     def forward(self, x: Tensor) -> Tensor:
         shortcut = x if self.downsample is None else self.downsample(x)
@@ -98,9 +102,11 @@ class CifarPreBottleneck(nn.Module):
         x = self.act3(x)
         x = self.conv3(x)
         if not torch.jit.is_scripting():
-            y = end_in_one_pass(self, self.conv3, self.block_attn, x, shortcut)
+            y = fused_epilogue(self, self.conv3, self.block_attn, x, shortcut)
             if y is not None:
                 return y
         if self.block_attn is not None:
             x = self.block_attn(x)
+        if self.drop_path is not None:
+            x = self.drop_path(x)
         return x + shortcut

@@ -14,7 +14,8 @@ from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 from torch.types import Device
 
-from timm_attn.blocks import Slot, end_in_one_pass
+from timm_attn.attach.blocks import Slot, fused_epilogue
+from timm_attn.backbones.features import check_output_stride, set_drop_path
 
 
 def projection(in_chs: int, out_chs: int, stride: int, dd: dict[str, Any], norm: bool = True) -> nn.Sequential | None:
@@ -32,6 +33,7 @@ class CifarBasicBlock(nn.Module):
     if TYPE_CHECKING:
         conv_attn: nn.Module | None
         block_attn: nn.Module | None
+        drop_path: nn.Module | None
 
     def __init__(self, in_chs: int, out_chs: int, stride: int, dd: dict[str, Any]) -> None:
         super().__init__()
@@ -42,7 +44,7 @@ class CifarBasicBlock(nn.Module):
         self.bn2 = nn.BatchNorm2d(out_chs, **dd)
         self.downsample = projection(in_chs, out_chs, stride, dd)
         self.act2 = nn.ReLU(inplace=True)
-        self.conv_attn = self.block_attn = None
+        self.conv_attn = self.block_attn = self.drop_path = None
 
     def zero_init_last(self) -> None:
         nn.init.zeros_(self.bn2.weight)
@@ -57,11 +59,13 @@ class CifarBasicBlock(nn.Module):
             x = self.conv_attn(x)
         x = self.bn2(x)
         if not torch.jit.is_scripting():
-            y = end_in_one_pass(self, self.bn2, self.block_attn, x, shortcut, self.act2)
+            y = fused_epilogue(self, self.bn2, self.block_attn, x, shortcut, self.act2)
             if y is not None:
                 return y
         if self.block_attn is not None:
             x = self.block_attn(x)
+        if self.drop_path is not None:
+            x = self.drop_path(x)
         return self.act2(x + shortcut)
 
 
@@ -78,6 +82,7 @@ class CifarBottleneck(nn.Module):
     if TYPE_CHECKING:
         conv_attn: nn.Module | None
         block_attn: nn.Module | None
+        drop_path: nn.Module | None
 
     def __init__(
         self,
@@ -102,7 +107,7 @@ class CifarBottleneck(nn.Module):
         self.bn3 = nn.BatchNorm2d(out_chs, **dd)
         self.downsample = projection(in_chs, out_chs, stride, dd)
         self.act3 = nn.ReLU(inplace=True)
-        self.conv_attn = self.block_attn = None
+        self.conv_attn = self.block_attn = self.drop_path = None
 
     def zero_init_last(self) -> None:
         nn.init.zeros_(self.bn3.weight)
@@ -120,11 +125,13 @@ class CifarBottleneck(nn.Module):
         x = self.conv3(x)
         x = self.bn3(x)
         if not torch.jit.is_scripting():
-            y = end_in_one_pass(self, self.bn3, self.block_attn, x, shortcut, self.act3)
+            y = fused_epilogue(self, self.bn3, self.block_attn, x, shortcut, self.act3)
             if y is not None:
                 return y
         if self.block_attn is not None:
             x = self.block_attn(x)
+        if self.drop_path is not None:
+            x = self.drop_path(x)
         return self.act3(x + shortcut)
 
 
@@ -136,7 +143,8 @@ class CifarResNet(nn.Module):
         depth: blocks of each stage.
         widths: output channels of the stem and the three stages.
         preact: the blocks normalise their input: no norm behind the stem, one behind the last stage instead.
-        num_classes, in_chans, global_pool, drop_rate, zero_init_last: as in timm's ResNet.
+        num_classes, in_chans, global_pool, drop_rate, drop_path_rate, zero_init_last: as in timm's ResNet.
+        output_stride: the net's own, 4, or None.
     """
 
     def __init__(
@@ -149,6 +157,8 @@ class CifarResNet(nn.Module):
         in_chans: int = 3,
         global_pool: str = 'avg',
         drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
+        output_stride: int | None = None,
         zero_init_last: bool = True,
         device: Device = None,
         dtype: torch.dtype | None = None,
@@ -164,11 +174,13 @@ class CifarResNet(nn.Module):
         self.layer1 = _stage(block, depth, stem, outs[0], 1, dd)
         self.layer2 = _stage(block, depth, outs[0], outs[1], 2, dd)
         self.layer3 = _stage(block, depth, outs[1], outs[2], 2, dd)
+        set_drop_path((*self.layer1, *self.layer2, *self.layer3), drop_path_rate)
         self.norm = BatchNormAct2d(outs[2], **dd) if preact else nn.Identity()
         modules = ('act1', 'layer1', 'layer2', 'norm' if preact else 'layer3')
         self.feature_info: list[dict[str, Any]] = [
             dict(num_chs=c, reduction=r, module=m) for c, r, m in zip(widths, (1, 1, 2, 4), modules, strict=True)
         ]
+        check_output_stride(self, output_stride)
         self.num_features = outs[2]
         self.global_pool, self.fc = create_classifier(self.num_features, num_classes, pool_type=global_pool, **dd)
         self.head_hidden_size = self.num_features * self.global_pool.feat_mult()
@@ -217,7 +229,7 @@ class CifarResNet(nn.Module):
     ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
         """The stem's and the stages' outputs at `indices` (all if None, the last n if an int), timm's interface.
 
-        The last stage's is that behind the net's norm, if it has one.
+        The last stage's output is taken after the net's norm, if it has one.
         """
         if output_fmt != 'NCHW':
             raise ValueError(f"output_fmt must be 'NCHW', but got {output_fmt!r}.")

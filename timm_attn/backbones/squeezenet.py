@@ -14,6 +14,8 @@ from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 from torch.types import Device
 
+from timm_attn.backbones.features import check_output_stride
+
 
 class Fire(nn.Module):
     """squeeze act, then expand1x1 and expand3x3 side by side, act."""
@@ -36,6 +38,7 @@ class SqueezeNet(nn.Module):
     Args:
         drop_rate: in front of the classifier; the authors train with 0.5.
         num_classes, in_chans, global_pool: as in timm's nets.
+        output_stride: the net's own, 16, or None.
     """
 
     def __init__(
@@ -44,6 +47,7 @@ class SqueezeNet(nn.Module):
         in_chans: int = 3,
         global_pool: str = 'avg',
         drop_rate: float = 0.0,
+        output_stride: int | None = None,
         device: Device = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -62,6 +66,7 @@ class SqueezeNet(nn.Module):
         )
         levels = (('layer1', 128, 4), ('layer2', 256, 8), ('layer3', 512, 16))
         self.feature_info: list[dict[str, Any]] = [dict(num_chs=c, reduction=r, module=m) for m, c, r in levels]
+        check_output_stride(self, output_stride)
         self.num_features = self.head_hidden_size = 512
         for m in self.modules():
             if isinstance(m, nn.Conv2d):
@@ -156,7 +161,7 @@ class SqueezeNet(nn.Module):
 
 def _global_pool(pool_type: str) -> SelectAdaptivePool2d:
     pool = SelectAdaptivePool2d(pool_type=pool_type, flatten=bool(pool_type))
-    # timm's nets assert it too: the pool takes the classes' maps, two of each would be twice the classes
+    # as in timm's nets: the pool comes after the classifier, so a concatenating one would double the classes
     assert pool.feat_mult() == 1, f'SqueezeNet cannot take concatenating pooling, but got {pool_type!r}.'
     return pool
 

@@ -1,13 +1,13 @@
 """The arithmetic of the attention layers: readable references, and faster paths that equal them (triton: for GPUs)."""
 
-from timm_attn.ops.channels import check_channels
 from timm_attn.ops.eager import is_eager
-from timm_attn.ops.last_pass import has_last_pass, last_pass, last_steps
+from timm_attn.ops.epilogue import epilogue, epilogue_reference, has_fused_epilogue
+from timm_attn.ops.layout import check_channels
 from timm_attn.ops.norm import batch_norm
 from timm_attn.ops.simam import (
     simam,
-    simam_last_pass,
-    simam_last_steps,
+    simam_epilogue,
+    simam_epilogue_reference,
     simam_path,
     simam_reference,
     simam_weights,
@@ -19,13 +19,13 @@ __all__ = [
     'batch_norm',
     'channel_moments',
     'check_channels',
-    'has_last_pass',
+    'has_fused_epilogue',
     'is_eager',
-    'last_pass',
-    'last_steps',
+    'epilogue',
+    'epilogue_reference',
     'simam',
-    'simam_last_pass',
-    'simam_last_steps',
+    'simam_epilogue',
+    'simam_epilogue_reference',
     'simam_path',
     'simam_reference',
     'simam_weights',

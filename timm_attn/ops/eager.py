@@ -1,4 +1,4 @@
-"""Whether operations just run, so that they may go any way to their result."""
+"""Eager-mode checks: where a fast path may replace the plain operations."""
 
 import torch
 from torch import Tensor, nn
@@ -6,22 +6,22 @@ from torch.autograd import forward_ad
 
 
 def is_eager() -> bool:
-    """Whether nothing compiles, traces, transforms (torch.func) or differentiates forward (forward_ad)."""
+    """Whether no compiler, tracer, torch.func transform or forward-mode differentiation is active."""
     if torch.compiler.is_compiling() or torch.jit.is_tracing() or torch._C._are_functorch_transforms_active():
         return False
     return forward_ad._current_level < 0
 
 
 def is_inference(x: Tensor) -> bool:
-    """Whether a map that is its caller's own may end in any way: in eager mode, and no gradient is wanted."""
+    """Whether x is a map with elements, in eager mode and without gradients."""
     return not torch.is_grad_enabled() and is_eager() and x.dim() == 4 and x.numel() > 0
 
 
 def may_overwrite(x: Tensor) -> bool:
-    """Whether inference works in place on a map: on the CPU."""
+    """Whether a fused epilogue works in place on x: inference on the CPU."""
     return is_inference(x) and x.device.type == 'cpu'
 
 
-def is_watched(x: Tensor) -> bool:
-    """Whether someone looks into the operations on a tensor, and would see nothing of a kernel: modes, subclasses."""
+def has_dispatch_mode(x: Tensor) -> bool:
+    """Whether a dispatch mode or a tensor subclass intercepts operations on x; it would not see a Triton kernel."""
     return type(x) not in (Tensor, nn.Parameter) or torch._C._len_torch_dispatch_stack() > 0

@@ -23,9 +23,9 @@ def batch_norm(
     A momentum of None averages over all batches so far, as torch's norms do (torch.optim.swa_utils.update_bn).
 
     A single value has no variance: torch refuses it. Here such a batch (one image whose map was pooled to 1x1) is
-    normalised as in evaluation, and the running statistics stay as they are.
+    normalised as in evaluation, and the running statistics do not change.
     """
-    if has_torch_function_unary(x):  # the branch on the number of values stays inside one node of a torch.fx graph
+    if has_torch_function_unary(x):  # the branch on the number of values stays in one node of a torch.fx graph
         stats = (running_mean, running_var, num_batches_tracked)
         return handle_torch_function(batch_norm, (x,), x, *stats, weight, bias, training, momentum, eps)
     mean, var = widen(running_mean), widen(running_var)  # torch takes no norm in half precision for a float32 map
@@ -37,5 +37,5 @@ def batch_norm(
     y = F.batch_norm(x, mean, var, widen(weight), widen(bias), training, step, eps)
     if training and mean.dtype != running_mean.dtype:
         running_mean.copy_(mean)
-        running_var.copy_(var).nan_to_num_(nan=float('nan'))  # largest finite instead of infinite, which would stay
+        running_var.copy_(var).nan_to_num_(nan=float('nan'))  # an infinity would never go away
     return y

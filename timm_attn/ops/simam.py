@@ -9,16 +9,15 @@ import torch
 from torch import Tensor
 from torch.overrides import has_torch_function, has_torch_function_unary
 
-from timm_attn.ops.eager import is_eager, is_inference, is_watched, may_overwrite
-from timm_attn.ops.last_pass import fits, last_pass, last_steps
+from timm_attn.ops.eager import has_dispatch_mode, is_eager, is_inference
+from timm_attn.ops.epilogue import epilogue_reference, fits
 from timm_attn.ops.layout import memory_format_of, rows_of
-from timm_attn.ops.simam_blocks import simam_over
 from timm_attn.ops.statistics import channel_moments, widen
 from timm_attn.ops.triton import runs_on_triton, triton_is_installed
 
-# Where each fused path has its simam_forward and simam_backward; imported when first taken, for Triton may be missing.
-_FUSED = {'triton': 'timm_attn.ops.triton.simam', 'blocks': 'timm_attn.ops.simam_blocks'}
-PATHS = (*_FUSED, 'reference')
+# The modules of the fused paths; imported when first taken, for Triton may be missing
+_KERNELS = {'triton': 'timm_attn.ops.triton.simam', 'blocks': 'timm_attn.ops.simam_blocks'}
+PATHS = (*_KERNELS, 'reference')
 _forced: list[str] = []
 
 
@@ -32,7 +31,7 @@ def simam_weights(x: Tensor, e_lambda: float) -> Tensor:
         e_lambda: the regulariser lambda of Eq. 2.
 
     Returns:
-        One weight a neuron, (N, C, H, W), in [sigmoid(0.5), 1); float32 for half-precision maps.
+        One weight per neuron, (N, C, H, W), in [sigmoid(0.5), 1); float32 for half-precision maps.
     """
     _, deviations, variance = channel_moments(widen(x))
     importance = deviations / (4 * (variance + e_lambda)) + 0.5
@@ -44,26 +43,12 @@ def simam_reference(x: Tensor, e_lambda: float) -> Tensor:
     return (x * simam_weights(x, e_lambda)).type_as(x)
 
 
-class _Fused(torch.autograd.Function):
-    """simam of a map that rows_of can view, by the path that is named."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, e_lambda: float, path: str) -> Tensor:
-        out, mean, scale = import_module(_FUSED[path]).simam_forward(x, e_lambda)
-        ctx.save_for_backward(x, mean, scale)
-        ctx.e_lambda, ctx.path = e_lambda, path
-        return out
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
-        x, mean, scale = ctx.saved_tensors
-        again = torch.is_grad_enabled()  # the gradient's own gradient is wanted: the formula has one
-        if again or torch._C._functorch.is_legacy_batchedtensor(grads[0]):  # many at once, as jacobian(vectorize=True)
-            with torch.enable_grad():
-                exact = torch.autograd.grad(simam_reference(x, ctx.e_lambda), x, grads, create_graph=again)
-            return exact[0], None, None
-        grad = grads[0].contiguous(memory_format=memory_format_of(x))
-        return import_module(_FUSED[ctx.path]).simam_backward(grad, x, mean, scale), None, None
+def simam_epilogue_reference(
+    x: Tensor, e_lambda: float, factor: Tensor | None, terms: list[Tensor], ceiling: float | None
+) -> Tensor:
+    """The definition of simam_epilogue. It does not overwrite x."""
+    weights = simam_weights(x, e_lambda)
+    return epilogue_reference(x, weights if factor is None else weights * factor, terms, ceiling)
 
 
 def simam(x: Tensor, e_lambda: float = 1e-4) -> Tensor:
@@ -73,68 +58,82 @@ def simam(x: Tensor, e_lambda: float = 1e-4) -> Tensor:
     """
     if torch.jit.is_scripting():
         return simam_reference(x, e_lambda)
-    return _by_path(x, e_lambda)
+    return _simam_by_path(x, e_lambda)
 
 
-@torch.jit.unused
-def _by_path(x: Tensor, e_lambda: float) -> Tensor:
-    path = simam_path(x)
-    if path == 'reference':
-        if is_eager() and not has_torch_function_unary(x):
-            if x.dim() != 4:
-                raise ValueError(f'expected a map of shape (N, C, H, W), but got {tuple(x.shape)}.')
-            if 0 in x.shape[2:]:  # no pixels, no statistics
-                return x.clone()
-        return simam_reference(x, e_lambda)
-    if torch.is_grad_enabled() and x.requires_grad:
-        return _Fused.apply(x, e_lambda, path)
-    return import_module(_FUSED[path]).simam_inference(x, e_lambda)
-
-
-def simam_last_pass(
+def simam_epilogue(
     x: Tensor, e_lambda: float, factor: Tensor | None, terms: list[Tensor], ceiling: float | None
 ) -> Tensor:
-    """last_pass with SimAM's weights as the factor, and one more a channel, (1, C, 1, 1), such as that of a norm."""
+    """ops.epilogue with SimAM's weights as the factor, times a factor per channel, (1, C, 1, 1), such as a norm's."""
     if torch.jit.is_scripting():
-        return simam_last_steps(x, e_lambda, factor, terms, ceiling)
-    return _refine_by_path(x, e_lambda, factor, terms, ceiling)
+        return simam_epilogue_reference(x, e_lambda, factor, terms, ceiling)
+    return _epilogue_by_path(x, e_lambda, factor, terms, ceiling)
 
 
-def simam_last_steps(
-    x: Tensor, e_lambda: float, factor: Tensor | None, terms: list[Tensor], ceiling: float | None
-) -> Tensor:
-    """The definition of simam_last_pass, step by step: x stays as it is."""
-    weights = simam_weights(x, e_lambda)
-    return last_steps(x, weights if factor is None else weights * factor, terms, ceiling)
+class _Fused(torch.autograd.Function):
+    """simam by the kernels of a path, with their gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, e_lambda: float, kernels: Any) -> Tensor:
+        out, mean, scale = kernels.simam_forward(x, e_lambda)
+        ctx.save_for_backward(x, mean, scale)
+        ctx.e_lambda, ctx.kernels = e_lambda, kernels
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        x, mean, scale = ctx.saved_tensors
+        twice = torch.is_grad_enabled()  # a second derivative is wanted: the formula has one
+        if twice or torch._C._functorch.is_legacy_batchedtensor(grads[0]):  # vmapped, as by jacobian(vectorize=True)
+            with torch.enable_grad():
+                exact = torch.autograd.grad(simam_reference(x, ctx.e_lambda), x, grads, create_graph=twice)
+            return exact[0], None, None
+        grad = grads[0].contiguous(memory_format=memory_format_of(x))
+        return ctx.kernels.simam_backward(grad, x, mean, scale), None, None
 
 
 @torch.jit.unused
-def _refine_by_path(
+def _simam_by_path(x: Tensor, e_lambda: float) -> Tensor:
+    kernels = _kernels(x)
+    if kernels is not None:
+        if torch.is_grad_enabled() and x.requires_grad:
+            return _Fused.apply(x, e_lambda, kernels)
+        return kernels.simam_inference(x, e_lambda)
+    if is_eager() and not has_torch_function_unary(x) and x.dim() != 4:
+        raise ValueError(f'expected a map of shape (N, C, H, W), but got {tuple(x.shape)}.')
+    return simam_reference(x, e_lambda)
+
+
+@torch.jit.unused
+def _epilogue_by_path(
     x: Tensor, e_lambda: float, factor: Tensor | None, terms: list[Tensor], ceiling: float | None
 ) -> Tensor:
-    path = 'reference' if has_torch_function((x, *terms)) else simam_path(x)
-    if path != 'reference' and is_inference(x) and all(fits(term, x) for term in terms):
-        if path == 'triton':
-            return import_module(_FUSED[path]).simam_forward(x, e_lambda, factor, terms, ceiling)[0]
-        if may_overwrite(x):
-            return last_pass(simam_over(x, e_lambda), factor, terms, ceiling)
-    return simam_last_steps(x, e_lambda, factor, terms, ceiling)
+    if not has_torch_function((x, *terms)) and is_inference(x) and all(fits(term, x) for term in terms):
+        kernels = _kernels(x)
+        if kernels is not None:
+            return kernels.simam_epilogue(x, e_lambda, factor, terms, ceiling)
+    return simam_epilogue_reference(x, e_lambda, factor, terms, ceiling)
+
+
+def _kernels(x: Tensor) -> Any:
+    """The module of a map's path, with simam_forward, _backward, _inference and _epilogue; None for the reference."""
+    path = simam_path(x)
+    return None if path == 'reference' else import_module(_KERNELS[path])
 
 
 @torch.jit.unused
 def simam_path(x: Tensor) -> str:
     """The path that simam takes for a map: in eager mode 'triton' on a GPU where Triton runs, 'blocks' elsewhere.
 
-    It is the 'reference' where a graph is being built: compilers fuse that themselves; torch.func, forward-mode
-    differentiation, torch.fx and tracing need its plain operations, and so does a map that is neither contiguous nor
-    channels_last. `use_simam_path` overrides the choice, also of 'triton' for maps on the CPU, where Triton's
-    interpreter can take it. Subclasses of Tensor and dispatch modes (fake tensors, counters of operations) cannot see
-    into kernels: they get 'blocks' instead.
+    It is the 'reference' for graphs, which compilers fuse themselves, for torch.func, forward-mode differentiation and
+    tracing, and for maps that are neither contiguous nor channels_last. `use_simam_path` overrides the choice, also
+    with 'triton' for maps on the CPU, where Triton's interpreter runs. Subclasses of Tensor and dispatch modes (fake
+    tensors, operation counters) do not see Triton kernels: they get 'blocks' instead.
     """
     if has_torch_function_unary(x) or not is_eager() or x.dim() != 4 or 0 in x.shape[2:] or rows_of(x) is None:
         return 'reference'
     path = _forced[-1] if _forced else 'triton' if runs_on_triton(x) else 'blocks'
-    return 'blocks' if path == 'triton' and is_watched(x) else path
+    return 'blocks' if path == 'triton' and has_dispatch_mode(x) else path
 
 
 @contextmanager

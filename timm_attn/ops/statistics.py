@@ -5,16 +5,20 @@ from torch import Tensor
 from torch.overrides import handle_torch_function, has_torch_function_unary
 
 
+def computing_dtype(x: Tensor) -> torch.dtype:
+    """float32 for half-precision maps, otherwise their own."""
+    return torch.float32 if x.dtype == torch.float16 or x.dtype == torch.bfloat16 else x.dtype
+
+
 def widen(x: Tensor) -> Tensor:
-    """float16 and bfloat16 as float32, anything else unchanged.
+    """x in its computing_dtype.
 
     Squares of activations beyond 256 overflow float16, so statistics and what is built on them use this.
     """
     if has_torch_function_unary(x):  # torch.fx cannot follow a branch on a dtype: it keeps this call as one node
         return handle_torch_function(widen, (x,), x)
-    if x.dtype == torch.float16 or x.dtype == torch.bfloat16:
-        return x.float()
-    return x
+    dtype = computing_dtype(x)
+    return x if x.dtype == dtype else x.to(dtype)
 
 
 def widen_float16(x: Tensor, weight: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The arithmetic of ops as Triton kernels; this room's other files are the only ones that import triton."""
+"""The arithmetic of ops as Triton kernels. Only the other files of this folder import triton."""
 
 from functools import cache
 from importlib.util import find_spec
@@ -6,7 +6,7 @@ from importlib.util import find_spec
 import torch
 from torch import Tensor
 
-from timm_attn.ops.eager import is_watched
+from timm_attn.ops.eager import has_dispatch_mode
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -22,9 +22,9 @@ def _device_is_able(device: torch.device) -> bool:
 
 
 def runs_on_triton(x: Tensor) -> bool:
-    """Whether the kernels take a map on its own device: a GPU that Triton compiles for, and a dtype of DTYPES."""
+    """Whether the kernels take x: on a GPU that Triton supports, in one of DTYPES, and not intercepted."""
     able = x.is_cuda and x.dtype in DTYPES and triton_is_installed() and _device_is_able(x.device)
-    return able and not is_watched(x)
+    return able and not has_dispatch_mode(x)
 
 
 __all__ = ['DTYPES', 'runs_on_triton', 'triton_is_installed']

@@ -1,4 +1,4 @@
-"""What every launch of a kernel checks: where Triton runs, what it can read, and that no gradient is lost."""
+"""Launches a kernel, after checks of the device, the dtype, the shapes and that no gradient is expected."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from timm_attn.ops.triton import DTYPES
 
 
 def launch(kernel: Any, programs: int, x: Tensor, *arguments: Any, **constants: Any) -> None:
-    """Runs a kernel with its arguments, of which x is the first, on the device of x; no programs are no launch.
+    """Runs a kernel on the device of x, its first argument; without programs it launches nothing.
 
     Raises:
         RuntimeError: x is not on a GPU, and Triton does not interpret.
@@ -23,7 +23,7 @@ def launch(kernel: Any, programs: int, x: Tensor, *arguments: Any, **constants: 
         )
     if programs:
         with torch.cuda.device_of(x):
-            # a multiplication and an addition may be one instruction: Triton's default is about to change
+            # allows fused multiply-add: Triton's default is about to change
             kernel[(programs,)](x, *arguments, enable_fp_fusion=True, **constants)
 
 
@@ -34,18 +34,18 @@ def check_dtype(x: Tensor) -> None:
 
 
 def check_no_gradient(name: str, *tensors: Tensor | None) -> None:
-    """Raises RuntimeError where autograd expects a gradient, which the operation has not."""
+    """Raises RuntimeError if autograd expects a gradient: the kernels have none."""
     if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
         raise RuntimeError(f'{name} has no gradient: call it under torch.no_grad() or torch.inference_mode().')
 
 
 def laid_out_as(x: Tensor, other: Tensor) -> Tensor:
-    """A map in the memory format of x, which is contiguous or channels_last; copied only if it is in another."""
+    """A map in the memory format of x (contiguous or channels_last); copied only if it has another."""
     return other.contiguous(memory_format=memory_format_of(x))
 
 
 def broadcast(x: Tensor, other: Tensor, name: str) -> Tensor:
-    """What is added to a map or multiplied with it, expanded to its shape.
+    """An operand of a map, expanded to its shape.
 
     Raises:
         ValueError: it does not broadcast to the shape of x, or is on another device.

@@ -1,8 +1,8 @@
-"""SimAM as one Triton kernel a direction.
+"""SimAM's forward and backward, one Triton kernel each.
 
-A program takes whole channels. Where their pixels fit on chip the map is read once and the result written once; larger
-channels are read twice, first for the statistics, then for the result. The kernels have run in Triton's interpreter and
-were compiled for GPUs, but have not run on one: nothing is known about their speed.
+A program takes whole channels. If their pixels fit on chip, the map is read once; larger channels are read twice, for
+the statistics and for the result. The kernels have run in Triton's interpreter and were compiled for GPUs, but have not
+run on one: their speed is unknown.
 """
 
 from collections.abc import Sequence
@@ -14,16 +14,17 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from timm_attn.ops.layout import computing_dtype, memory_format_of
+from timm_attn.ops.layout import memory_format_of
+from timm_attn.ops.statistics import computing_dtype
 from timm_attn.ops.triton.launch import broadcast, check_dtype, check_no_gradient, laid_out_as, launch
 from timm_attn.ops.triton.tiles import Tiles, tiles_of
 
 
 @triton.jit
 def _place(channels, pixels, CHANNELS_LAST: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_P: tl.constexpr):
-    """Of this program: its channels in a sample and in all, where it starts, its tile from there, and a pixel's step.
+    """This program's channels in its sample and in the map, its first offset, the tile's offsets, and a pixel's stride.
 
-    Where it starts is 64 bits wide, for maps of 2^31 elements and more; a tile is not.
+    The first offset has 64 bits, for maps of 2^31 elements and more; offsets in a tile have 32.
     """
     blocks = tl.cdiv(channels, BLOCK_C)
     sample = tl.program_id(0) // blocks
@@ -57,7 +58,7 @@ def _write_refined(x, mean, scale, factor, shift, base_ptr, out_ptr, offsets, in
     y = x * weights * factor[:, None] + shift[:, None]
     if base_ptr is not None:
         y += tl.load(base_ptr + offsets, mask=inside, other=0.0).to(x.dtype)
-    if CEILING is not None:  # a NaN stays one
+    if CEILING is not None:  # NaN stays NaN
         y = tl.where(y < 0, 0.0, y)
         y = tl.where(y > CEILING, CEILING, y)
     tl.store(out_ptr + offsets, y, mask=inside)
@@ -75,7 +76,7 @@ def _forward(
     channels,
     pixels_by_align,
     map_channels,
-    E_LAMBDA: tl.constexpr,  # as an argument it would be float32, also for float64 maps
+    E_LAMBDA: tl.constexpr,  # a runtime argument would be float32, also for float64 maps
     ALIGN: tl.constexpr,
     CHANNELS_LAST: tl.constexpr,
     CEILING: tl.constexpr,
@@ -93,7 +94,7 @@ def _forward(
     if WHOLE:
         x = tl.load(x_ptr + tile, mask=inside, other=0.0).to(dtype)
         mean, squares = _moments(x, inside, pixels)
-    else:  # Chan et al.'s merge of the moments of parts, which cancels no digits
+    else:  # Chan et al.'s merge of partial moments, without cancellation
         mean = tl.zeros([BLOCK_C], dtype)
         squares = tl.zeros([BLOCK_C], dtype)
         for done in range(0, pixels, BLOCK_P):
@@ -129,13 +130,13 @@ def _forward(
 
 @triton.jit
 def _terms(x_ptr, grad_ptr, offsets, inside, mean, scale):
-    """Deviation, direct gradient and, of what reaches the mean, each pixel's part 2 a q d, as in simam_blocks."""
+    """d, grad s and 2 a q d of simam_backward's equation, see simam_blocks."""
     x = tl.load(x_ptr + offsets, mask=inside, other=0.0).to(mean.dtype)
     grad = tl.load(grad_ptr + offsets, mask=inside, other=0.0).to(mean.dtype)
-    deviation = x - mean[:, None]
-    gate = tl.sigmoid(scale[:, None] * deviation * deviation + 0.5)
-    pull = 2 * scale[:, None] * deviation * (x * grad * (gate - gate * gate))
-    return deviation, gate * grad, pull
+    d = x - mean[:, None]
+    s = tl.sigmoid(scale[:, None] * d * d + 0.5)
+    qd = 2 * scale[:, None] * d * (x * grad * (s - s * s))
+    return d, s * grad, qd
 
 
 @triton.jit
@@ -163,30 +164,30 @@ def _backward(
     scale = tl.load(scale_ptr + row, mask=exists, other=0.0)
     inside = exists[:, None] & (p < pixels)
     if WHOLE:
-        deviation, direct, pull = _terms(x_ptr, grad_ptr, tile, inside, mean, scale)
-        drift = tl.sum(pull, 1)
-        bend = tl.sum(pull * deviation, 1)
+        d, direct, qd = _terms(x_ptr, grad_ptr, tile, inside, mean, scale)
+        mean_qd = tl.sum(qd, 1)
+        slope = tl.sum(qd * d, 1)
     else:
-        drift = tl.zeros([BLOCK_C], mean.dtype)
-        bend = tl.zeros([BLOCK_C], mean.dtype)
+        mean_qd = tl.zeros([BLOCK_C], mean.dtype)
+        slope = tl.zeros([BLOCK_C], mean.dtype)
         for done in range(0, pixels, BLOCK_P):
             inside = exists[:, None] & (p < pixels - done)
-            deviation, direct, pull = _terms(x_ptr, grad_ptr, done * step + tile, inside, mean, scale)
-            drift += tl.sum(pull, 1)
-            bend += tl.sum(pull * deviation, 1)
-    drift = (drift / pixels)[:, None]
-    bend = (bend * 4 * scale / tl.maximum(pixels - 1, 1))[:, None]
+            d, direct, qd = _terms(x_ptr, grad_ptr, done * step + tile, inside, mean, scale)
+            mean_qd += tl.sum(qd, 1)
+            slope += tl.sum(qd * d, 1)
+    mean_qd = (mean_qd / pixels)[:, None]
+    slope = (slope * 4 * scale / tl.maximum(pixels - 1, 1))[:, None]
     if WHOLE:
-        tl.store(out_ptr + tile, direct + pull - drift - deviation * bend, mask=inside)
+        tl.store(out_ptr + tile, direct + qd - mean_qd - d * slope, mask=inside)
     else:
         for done in range(0, pixels, BLOCK_P):
             inside = exists[:, None] & (p < pixels - done)
-            deviation, direct, pull = _terms(x_ptr, grad_ptr, done * step + tile, inside, mean, scale)
-            tl.store(out_ptr + done * step + tile, direct + pull - drift - deviation * bend, mask=inside)
+            d, direct, qd = _terms(x_ptr, grad_ptr, done * step + tile, inside, mean, scale)
+            tl.store(out_ptr + done * step + tile, direct + qd - mean_qd - d * slope, mask=inside)
 
 
 def _shape_arguments(x: Tensor) -> tuple[Tiles, tuple[int, int], dict[str, Any]]:
-    """The tiles of a map, and what both kernels are told of them by place and by name."""
+    """The tiles of a map, and the positional and named arguments for them that both kernels take."""
     tiles = tiles_of(x)
     by_name = {
         'ALIGN': tiles.align,
@@ -204,15 +205,17 @@ def _is_by_channel(values: Tensor) -> bool:
 
 
 def _by_channel(x: Tensor, values: Tensor, name: str) -> Tensor:
-    """A number a channel, (1, C, 1, 1) or one for all of them, as the kernel reads it."""
+    """Numbers per channel, (1, C, 1, 1) or (1, 1, 1, 1), as a contiguous (C,)."""
     wide = broadcast(x, values, name)
     if not _is_by_channel(values):
-        raise ValueError(f'{name} must be (1, {x.shape[1]}, 1, 1), a number a channel, but got {tuple(values.shape)}.')
+        raise ValueError(
+            f'{name} must be (1, {x.shape[1]}, 1, 1), one number per channel, but got {tuple(values.shape)}.'
+        )
     return wide.new_empty(0) if wide.numel() == 0 else wide[0, :, 0, 0].contiguous()
 
 
 def _shift_and_base(x: Tensor, terms: Sequence[Tensor]) -> tuple[Tensor | None, Tensor | None]:
-    """What is added a channel, and what is added a pixel."""
+    """The sum of the terms per channel, (C,), and that of the maps; None where there are none."""
     maps = [broadcast(x, term, 'a term') for term in terms if not _is_by_channel(term)]
     shifts = [_by_channel(x, term, 'a term') for term in terms if _is_by_channel(term)]
     shift, base = (reduce(torch.add, kind) if kind else None for kind in (shifts, maps))
@@ -226,14 +229,14 @@ def simam_forward(
     terms: Sequence[Tensor] = (),
     ceiling: float | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """SimAM of a map in one kernel, and what comes next: x sigmoid(scale (x - mean)^2 + 1/2) factor + terms, clamped.
+    """SimAM and the fused epilogue of a map: x sigmoid(scale (x - mean)^2 + 1/2) factor + terms, clamped.
 
     Args:
         x: the map, (N, C, H, W), contiguous or channels_last.
         e_lambda: lambda of SimAM's Eq. 2.
-        factor: a number a channel, (1, C, 1, 1).
-        terms: what is added, numbers per channel, (1, C, 1, 1), and maps; the kernel itself adds one of each kind.
-        ceiling: clamps to [0, ceiling], inf is ReLU; None for neither.
+        factor: one number per channel, (1, C, 1, 1).
+        terms: numbers per channel, (1, C, 1, 1), and maps; the kernel adds the sum of each kind.
+        ceiling: clamps to [0, ceiling], inf is ReLU; None for no clamp.
 
     Returns:
         The result, laid out as x and in its dtype, and for simam_backward (of SimAM alone) each channel's mean and
@@ -262,15 +265,18 @@ def simam_forward(
     return out, mean, scale
 
 
-def simam_inference(x: Tensor, e_lambda: float) -> Tensor:
-    """simam_forward where nothing is kept for backward."""
-    return simam_forward(x, e_lambda)[0]
+def simam_inference(x: Tensor, *arguments: Any) -> Tensor:
+    """The result of simam_forward alone."""
+    return simam_forward(x, *arguments)[0]
+
+
+simam_epilogue = simam_inference
 
 
 def simam_backward(grad: Tensor, x: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
     """The gradient of SimAM's input, from that of its result and what simam_forward returned; equation in simam_blocks.
 
-    Shape: (N, C, H, W) twice, a number a channel of the rows twice -> (N, C, H, W), laid out as x.
+    Shape: (N, C, H, W) twice, one number per channel of the rows twice -> (N, C, H, W), laid out as x.
     """
     tiles, sizes, by_name = _shape_arguments(x)
     out = torch.empty_like(x, memory_format=memory_format_of(x))

@@ -1,22 +1,23 @@
-"""How a map is cut into tiles, one a program: the numbers that the kernels of this room are launched with."""
+"""How a map is divided into tiles, one per program of a kernel."""
 
 from math import gcd
 from typing import NamedTuple
 
 from torch import Tensor
 
-from timm_attn.ops.layout import computing_dtype, rows_of
+from timm_attn.ops.layout import rows_of
+from timm_attn.ops.statistics import computing_dtype
 
-# In bytes of the computing dtype: what a program keeps in registers, what it takes at once of a channel that is larger,
-# and up to where it takes several channels. Read off the registers that the compiler reports, not off a clock.
+# In bytes of the computing dtype: the most that a program keeps in registers, its step through a larger channel, and
+# the tile up to which it takes several channels. Chosen by the registers that the compiler reports, not by timing.
 ON_CHIP_BYTES = 1 << 16
 STEP_BYTES = 1 << 14
 SMALL_BYTES = 1 << 13
-SECTOR_BYTES = 32  # what memory hands out at least: narrower columns of a channels_last map would be read in vain
+SECTOR_BYTES = 32  # the smallest memory access: narrower columns of a channels_last map would waste a part of it
 
 
 class Tiles(NamedTuple):
-    """A map as samples of (channels, pixels) and a program's share of it, block_channels whole channels.
+    """A map as samples of (channels, pixels), and the tile of one program: block_channels whole channels.
 
     Contiguous maps are one sample of N * C channels, channels_last maps are N samples of C interleaved channels.
     """
@@ -26,8 +27,8 @@ class Tiles(NamedTuple):
     pixels: int
     channels_last: bool
     block_channels: int
-    block_pixels: int  # in one step
-    whole: bool  # one step takes all pixels: what is read once need not be read again
+    block_pixels: int  # per step
+    whole: bool  # one step takes all pixels, so the map is read once
 
     @property
     def programs(self) -> int:
@@ -35,7 +36,7 @@ class Tiles(NamedTuple):
 
     @property
     def align(self) -> int:
-        """A power of two that divides the pixels, up to 16: Triton itself would look for 16 only, and 14 x 14 has 4."""
+        """The largest power of two up to 16 that divides the pixels (4 for 14 x 14): Triton itself looks for 16."""
         return gcd(self.pixels, 16)
 
     @property
@@ -71,7 +72,7 @@ def tiles_of(x: Tensor) -> Tiles:
     """
     samples, channels, h, w = checked_rows(x).shape
     pixels = h * w
-    least = SECTOR_BYTES // x.element_size()  # channels that lie side by side
+    least = SECTOR_BYTES // x.element_size()  # interleaved channels in a sector
     if x.is_contiguous():
         samples, channels, least = 1, samples, 1
     width = computing_dtype(x).itemsize

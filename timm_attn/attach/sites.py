@@ -1,4 +1,4 @@
-"""Puts an attention layer at its sites in a built net."""
+"""Puts attention layers into a built net."""
 
 import inspect
 from collections.abc import Mapping, Sequence
@@ -6,8 +6,8 @@ from typing import Any, TypeVar
 
 from torch import nn
 
+from timm_attn.attach.blocks import FAMILIES, SLOTTED
 from timm_attn.attention import ATTENTION, Attention, AttentionLayer
-from timm_attn.blocks import SLOTTED
 
 ModelT = TypeVar('ModelT', bound=nn.Module)
 
@@ -22,8 +22,8 @@ def attach(
     """Fills the attention's sites of a net, in place, and returns the net.
 
     Args:
-        model: a net built of timm's ResNet or MobileNetV2 blocks (blocks of other kinds in it stay as they are), or of
-            blocks with slots of their own; it keeps its weights, its device and its dtype.
+        model: a net of timm's ResNet, MobileNet, EfficientNet or DenseNet families (blocks of other kinds in it stay
+            as they are) or of this package; it keeps its weights, its device and its dtype.
         attention: a name of ATTENTION, or a row.
         stages: the stages (paths of nn.Sequential) that an attention of site 'stage' closes; none for a net whose
             blocks have slots for it (DenseNet).
@@ -31,8 +31,8 @@ def attach(
             ImageNet nets dict(e_lambda=0.1).
 
     Raises:
-        ValueError: the attention is unknown, the net offers none of its sites, or a site is already taken; the net is
-            then as it was.
+        ValueError: the attention is unknown, the net has no place for it, or a place is taken, as in nets that have SE
+            already; the net is unchanged then.
         TypeError: an option that the layer does not have.
     """
     row = find_attention(attention)
@@ -50,7 +50,7 @@ def attention_layers(model: nn.Module) -> dict[str, AttentionLayer]:
 
 
 def find_attention(attention: str | Attention) -> Attention:
-    """The row of a name; a row is its own."""
+    """The row of a name; a row is returned as it is."""
     if isinstance(attention, Attention):
         return attention
     if attention not in ATTENTION:
@@ -59,7 +59,7 @@ def find_attention(attention: str | Attention) -> Attention:
 
 
 def layer_options(row: Attention, attn_kwargs: Mapping[str, Any] | None) -> dict[str, Any]:
-    """The row's defaults under attn_kwargs, after a check of the names against the layer's constructor."""
+    """The row's defaults, overridden by attn_kwargs, whose names are checked against the layer's constructor."""
     known = [n for n in inspect.signature(row.layer).parameters if n not in ('channels', 'device', 'dtype')]
     for name in attn_kwargs or {}:
         if name not in known:
@@ -69,23 +69,25 @@ def layer_options(row: Attention, attn_kwargs: Mapping[str, Any] | None) -> dict
 
 
 def _fill_slots(model: nn.Module, row: Attention, options: Mapping[str, Any]) -> None:
-    """A layer in every slot of the site; nothing is changed unless all of them can be filled."""
+    """Puts a layer into every slot of the site, or changes nothing if one cannot be filled."""
     filled = []
-    for block in model.modules():
+    for path, block in model.named_modules():
         cls: Any = SLOTTED.get(type(block), type(block))
         for slot in getattr(cls, 'slots', ()):
             if slot.site != row.site:
                 continue
             taken = getattr(block, slot.attr, None)
             if taken is not None:
-                raise ValueError(f'The slot {slot.attr!r} of {type(block).__name__} already holds {taken}.')
+                raise ValueError(
+                    f'{path}: the slot {slot.attr!r} of {type(block).__name__} already holds {type(taken).__name__}. '
+                    'Nets that have SE or another attention there (seresnet50) are refused: use the plain net '
+                    '(resnet50).'
+                )
             filled.append((block, cls, slot, _layer(row, options, block.get_submodule(slot.source))))
     if not filled:
-        known = ', '.join(cls.__name__ for cls in SLOTTED)
-        hint = ' Name the stages to close, such as stages=("layer1", "layer2").' if row.site == 'stage' else ''
-        raise ValueError(f'{type(model).__name__} has no block with a {row.site!r} slot; known blocks: {known}.{hint}')
+        raise ValueError(f'{type(model).__name__} has no place for {row.title}. {FAMILIES[row.site]}')
     for block, cls, slot, layer in filled:
-        block.__class__ = cls  # the same modules and keys, and a forward that visits the slots
+        block.__class__ = cls  # the same modules and keys, a forward with the slots
         for other in cls.slots:
             if not hasattr(block, other.attr):
                 setattr(block, other.attr, None)
@@ -93,39 +95,40 @@ def _fill_slots(model: nn.Module, row: Attention, options: Mapping[str, Any]) ->
 
 
 def _close_stages(model: nn.Module, row: Attention, stages: Sequence[str], options: Mapping[str, Any]) -> None:
-    """A layer as the last child of every stage; nothing is changed unless all of them can be closed."""
+    """Appends a layer to every stage, or changes nothing if one cannot take it."""
     closed = []
     modules = dict(model.named_modules())
     for path in dict.fromkeys((stages,) if isinstance(stages, str) else stages):
         if path not in modules:
-            raise ValueError(f'{type(model).__name__} has no stage {path!r}.')
+            valid = ', '.join(name for name, module in modules.items() if name and isinstance(module, nn.Sequential))
+            raise ValueError(f'{type(model).__name__} has no stage {path!r}: choose from {valid or "none"}.')
         stage = modules[path]
         if not isinstance(stage, nn.Sequential):
             raise ValueError(f'Stage {path!r} must be an nn.Sequential of the net, but is {type(stage).__name__}.')
         if isinstance(stage[-1], AttentionLayer):
             raise ValueError(f'Stage {path!r} already ends with {type(stage[-1]).__name__}.')
-        closed.append((stage, _layer(row, options, _last_conv(stage), _feature_channels(model, path))))
+        closed.append((stage, _layer(row, options, _last_conv(path, stage), _feature_channels(model, path))))
     for stage, layer in closed:
         stage.append(layer.train(stage.training))
 
 
 def _feature_channels(model: Any, path: str) -> int | None:
-    """The channels of a stage that is one of timm's features; others are those of the stage's last convolution."""
+    """The channels of a stage that is one of timm's features, else None."""
     infos = getattr(model, 'feature_info', [])
     return next((info['num_chs'] for info in infos if info['module'] == path), None)
 
 
-def _last_conv(stage: nn.Sequential) -> nn.Module:
+def _last_conv(path: str, stage: nn.Sequential) -> nn.Module:
     """The last convolution of a stage, attention layers left out."""
-    inside = tuple(f'{path}.' for path in attention_layers(stage))
-    convs = [m for path, m in stage.named_modules() if isinstance(m, nn.Conv2d) and not path.startswith(inside)]
+    inside = tuple(f'{name}.' for name in attention_layers(stage))
+    convs = [m for name, m in stage.named_modules() if isinstance(m, nn.Conv2d) and not name.startswith(inside)]
     if not convs:
-        raise ValueError(f'A stage to close must have a convolution, but it is {stage}.')
+        raise ValueError(f'Stage {path!r} must have a convolution, but has none.')
     return convs[-1]
 
 
 def _layer(row: Attention, options: Mapping[str, Any], source: Any, channels: int | None = None) -> nn.Module:
-    """The layer for the map of a convolution or a norm, where that module lives."""
+    """The layer for the output of a convolution or a norm, on that module's device and in its dtype."""
     if channels is None:
         channels = source.out_channels if isinstance(source, nn.Conv2d) else source.num_features
     return row.layer(channels, **options, device=source.weight.device, dtype=source.weight.dtype)

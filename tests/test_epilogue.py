@@ -1,4 +1,4 @@
-"""ops.last_pass, ops.simam_last_pass and the layers' own against their definitions, in place and out of place."""
+"""ops.epilogue, ops.simam_epilogue and the layers' own against their definitions, in place and out of place."""
 
 import math
 from collections.abc import Iterator
@@ -41,7 +41,7 @@ def random_map(shape: tuple[int, ...], dtype: torch.dtype, memory_format: torch.
 @pytest.mark.parametrize('memory_format', FORMATS, ids=str)
 @pytest.mark.parametrize('dtype', TOLERANCES, ids=str)
 @pytest.mark.parametrize('shape', SHAPES, ids=str)
-def test_last_pass(shape: tuple[int, ...], dtype: torch.dtype, memory_format: torch.memory_format) -> None:
+def test_epilogue(shape: tuple[int, ...], dtype: torch.dtype, memory_format: torch.memory_format) -> None:
     n, c, h, w = shape
     x, base = (random_map(shape, dtype, memory_format) for _ in range(2))
     other = random_map(shape, dtype, torch.contiguous_format)  # whatever the layout of x
@@ -52,14 +52,14 @@ def test_last_pass(shape: tuple[int, ...], dtype: torch.dtype, memory_format: to
             y = x.double() if factor is None else x.double() * factor.double()
             expected = clamped(sum((term.double() for term in terms), y), CEILINGS[i % 3])
             with torch.inference_mode():
-                assert_near(ops.last_pass(x.clone(), factor, terms, CEILINGS[i % 3]), expected, dtype)
-            assert_near(ops.last_pass(x, factor, terms, CEILINGS[i % 3]), expected, dtype)  # with gradients wanted
+                assert_near(ops.epilogue(x.clone(), factor, terms, CEILINGS[i % 3]), expected, dtype)
+            assert_near(ops.epilogue(x, factor, terms, CEILINGS[i % 3]), expected, dtype)  # with gradients wanted
 
 
 @pytest.mark.parametrize('memory_format', FORMATS, ids=str)
 @pytest.mark.parametrize('dtype', TOLERANCES, ids=str)
 @pytest.mark.parametrize('shape', SHAPES, ids=str)
-def test_simam_last_pass(shape: tuple[int, ...], dtype: torch.dtype, memory_format: torch.memory_format) -> None:
+def test_simam_epilogue(shape: tuple[int, ...], dtype: torch.dtype, memory_format: torch.memory_format) -> None:
     x, base = (random_map(shape, dtype, memory_format) for _ in range(2))
     other = random_map(shape, dtype, torch.contiguous_format)
     shift = torch.randn(1, shape[1], 1, 1).to(dtype)
@@ -70,13 +70,13 @@ def test_simam_last_pass(shape: tuple[int, ...], dtype: torch.dtype, memory_form
         y = ops.simam_reference(x.double(), 0.01) * (1 if factor is None else factor.double())
         expected = clamped(sum((term.double() for term in terms), y), ceiling)
         with torch.inference_mode():
-            assert_near(ops.simam_last_pass(x.clone(), 0.01, factor, terms, ceiling), expected, dtype)
-        assert_near(ops.simam_last_pass(x, 0.01, factor, terms, ceiling), expected, dtype)
+            assert_near(ops.simam_epilogue(x.clone(), 0.01, factor, terms, ceiling), expected, dtype)
+        assert_near(ops.simam_epilogue(x, 0.01, factor, terms, ceiling), expected, dtype)
 
 
 @pytest.mark.parametrize('key', ATTENTION)
 def test_layers(key: str) -> None:
-    """Every attention's last pass is its forward, the addition and the activation."""
+    """Every attention's epilogue is its forward, the addition and the activation."""
     row = ATTENTION[key]
     layer: Any = row.layer(32, **row.defaults, dtype=torch.float64).eval()
     for parameter in layer.parameters():
@@ -84,28 +84,28 @@ def test_layers(key: str) -> None:
     x, base = torch.randn(2, 2, 32, 9, 11, dtype=torch.float64)
     with torch.no_grad():
         plain, expected = layer(x), (layer(x) + base).relu()
-        torch.testing.assert_close(layer.last_pass(x.clone(), [], None), plain)
-        torch.testing.assert_close(layer.last_pass(x.clone(), [base], math.inf), expected)
+        torch.testing.assert_close(layer.epilogue(x.clone(), [], None), plain)
+        torch.testing.assert_close(layer.epilogue(x.clone(), [base], math.inf), expected)
 
 
 def test_it_overwrites_only_where_no_gradient_is_wanted() -> None:
     x, base = torch.randn(2, 1, 8, 6, 6)
     before = x.clone()
-    y = ops.last_pass(x.requires_grad_(), None, [base], math.inf)
+    y = ops.epilogue(x.requires_grad_(), None, [base], math.inf)
     y.sum().backward()
     assert torch.equal(x, before) and torch.equal(x.grad, (x + base > 0).float())
     with torch.no_grad():
-        assert ops.last_pass(x, None, [base], math.inf).data_ptr() == x.data_ptr() and not torch.equal(x, before)
+        assert ops.epilogue(x, None, [base], math.inf).data_ptr() == x.data_ptr() and not torch.equal(x, before)
 
 
-def test_who_records_operations_sees_the_steps() -> None:
-    """None of which overwrites a map, with ReLU by its name, which engines know."""
+def test_recorded_operations_are_the_reference() -> None:
+    """They overwrite nothing, and ReLU keeps its name, which engines know."""
     x, base = torch.randn(2, 2, 3, 5, 5)
     before = x.clone()
     for at, activation in enumerate(([], ['relu'], ['clamp'])):
         for layer in (
-            lambda x, base: ops.last_pass(x, None, [base], CEILINGS[at]),  # noqa: B023
-            lambda x, base: ops.simam_last_pass(x, 0.1, None, [base], CEILINGS[at]),  # noqa: B023
+            lambda x, base: ops.epilogue(x, None, [base], CEILINGS[at]),  # noqa: B023
+            lambda x, base: ops.simam_epilogue(x, 0.1, None, [base], CEILINGS[at]),  # noqa: B023
         ):
             graph = torch.fx.symbolic_trace(layer)
             steps = [str(getattr(node.target, '__name__', node.target)) for node in graph.graph.nodes]
@@ -119,4 +119,4 @@ def test_a_larger_term() -> None:
     """x takes the shape of what it is added to, as in any addition."""
     x, base = torch.randn(2, 4, 1, 1), torch.randn(2, 4, 5, 5)
     with torch.no_grad():
-        torch.testing.assert_close(ops.last_pass(x, None, [base], None), x + base)
+        torch.testing.assert_close(ops.epilogue(x, None, [base], None), x + base)

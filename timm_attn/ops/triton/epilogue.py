@@ -1,6 +1,6 @@
-"""ops.last_pass as one Triton kernel: the end of a block, each element of its maps read and written once.
+"""ops.epilogue as one Triton kernel, which reads and writes each element once.
 
-Like the rest of this room it has run in Triton's interpreter and was compiled for GPUs, but has not run on one.
+It has run in Triton's interpreter and was compiled for GPUs, but has not run on one.
 """
 
 from collections.abc import Sequence
@@ -11,11 +11,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from timm_attn.ops.layout import computing_dtype, memory_format_of
+from timm_attn.ops.layout import memory_format_of
+from timm_attn.ops.statistics import computing_dtype
 from timm_attn.ops.triton.launch import broadcast, check_dtype, check_no_gradient, laid_out_as, launch
 from timm_attn.ops.triton.tiles import checked_rows, power_of_two
 
-_TILE = 1 << 12  # elements a program
+_TILE = 1 << 12  # elements per program
 _MAX_COLUMNS = 1 << 10
 _MOST_TERMS = 2
 
@@ -27,20 +28,20 @@ def _operand(
 ):  # fmt: skip
     if KIND == 'map':
         value = tl.load(ptr + start + tile, mask=inside, other=0.0).to(DTYPE)
-    elif KIND == 'row':  # one number for all columns
+    elif KIND == 'row':  # one number per row
         index = row if PER_SAMPLE else row % rows_of_sample
         value = tl.load(ptr + index, mask=exists, other=0.0).to(DTYPE)[:, None]
-    else:  # the same numbers for all rows of a sample
+    else:  # one number per column
         index = (row // rows_of_sample if PER_SAMPLE else row * 0)[:, None] * columns + column[None, :]
         value = tl.load(ptr + index, mask=inside, other=0.0).to(DTYPE)
     return value
 
 
 @triton.jit
-def _last_pass(
+def _epilogue(
     x_ptr,
     out_ptr,
-    factor_ptr,  # this and the terms may be None
+    factor_ptr,  # it and the terms may be None
     first_ptr,
     second_ptr,
     rows,
@@ -66,7 +67,7 @@ def _last_pass(
     row = above + r
     exists = row < rows
     inside = exists[:, None] & (c < columns)[None, :]
-    start = above.to(tl.int64) * columns  # maps beyond 2^31 elements
+    start = above.to(tl.int64) * columns  # maps may have more than 2^31 elements
     tile = r[:, None] * columns + c[None, :]
     y = tl.load(x_ptr + start + tile, mask=inside, other=0.0).to(DTYPE)
     if factor_ptr is not None:
@@ -81,14 +82,14 @@ def _last_pass(
         y += _operand(
             second_ptr, start, tile, row, c, exists, inside, rows_of_sample, columns, SECOND, SECOND_PER_SAMPLE, DTYPE
         )
-    if CEILING is not None:  # a NaN stays one
+    if CEILING is not None:  # NaN stays NaN
         y = tl.where(y < 0, 0.0, y)
         y = tl.where(y > CEILING, CEILING, y)
     tl.store(out_ptr + start + tile, y, mask=inside)
 
 
 def _described(x: Tensor, operand: Tensor | None, name: str) -> tuple[Tensor | None, str, bool]:
-    """What broadcasts to a map, as the kernel reads it: its memory, what it spans, and whether samples have their own.
+    """An operand as the kernel reads it: its values, its KIND ('map', 'row' or 'column'), and whether it is PER_SAMPLE.
 
     Rows and columns are channels and pixels of contiguous maps, pixels and channels of channels_last ones.
     """
@@ -103,14 +104,14 @@ def _described(x: Tensor, operand: Tensor | None, name: str) -> tuple[Tensor | N
     return spans.contiguous(), 'row' if by_row else 'column', samples == len(x)
 
 
-def last_pass(x: Tensor, factor: Tensor | None, terms: Sequence[Tensor], ceiling: float | None) -> Tensor:
-    """x factor + terms, clamped to [0, ceiling] where there is one (inf is ReLU, 6 ReLU6), in one pass. For inference.
+def epilogue(x: Tensor, factor: Tensor | None, terms: Sequence[Tensor], ceiling: float | None) -> Tensor:
+    """x factor + terms, clamped to [0, ceiling] if there is a ceiling (inf is ReLU, 6 ReLU6). For inference.
 
     Args:
         x: the map, (N, C, H, W), contiguous or channels_last; it is not overwritten.
-        factor: what broadcasts to the map, such as the gates (N, C, 1, 1) and (N, 1, H, W), or None.
+        factor: broadcasts to the map, such as gates of (N, C, 1, 1) or (N, 1, H, W); or None.
         terms: up to two tensors that broadcast to the map.
-        ceiling: the largest value, or None for none and for no smallest.
+        ceiling: the largest value; None for no clamp.
 
     Returns:
         (N, C, H, W), laid out as x and in its dtype, computed in float32 for half-precision maps.
@@ -120,9 +121,9 @@ def last_pass(x: Tensor, factor: Tensor | None, terms: Sequence[Tensor], ceiling
         RuntimeError: a gradient is expected, or there is neither a GPU nor Triton's interpreter.
     """
     check_dtype(x)
-    check_no_gradient('last_pass', x, factor, *terms)
+    check_no_gradient('epilogue', x, factor, *terms)
     if len(terms) > _MOST_TERMS:
-        raise ValueError(f'last_pass adds up to {_MOST_TERMS} terms, but got {len(terms)}.')
+        raise ValueError(f'epilogue adds up to {_MOST_TERMS} terms, but got {len(terms)}.')
     samples, interleaved, h, w = checked_rows(x).shape
     pixels = h * w
     rows, columns = (samples, pixels) if x.is_contiguous() else (samples * pixels, interleaved)
@@ -135,7 +136,7 @@ def last_pass(x: Tensor, factor: Tensor | None, terms: Sequence[Tensor], ceiling
     block_rows = min(power_of_two(rows), _TILE // block_columns)
     align = gcd(columns, 16)
     launch(
-        _last_pass,
+        _epilogue,
         -(-rows // block_rows) * -(-columns // block_columns),
         *(x, out, gate[0], first[0], second[0], rows, columns // align, rows // len(x)),
         ALIGN=align,

@@ -1,6 +1,6 @@
-"""timm's residual blocks with visible attention slots: the same modules and keys, an explicit forward.
+"""timm's residual blocks with attention slots: the same modules and keys, an explicit forward.
 
-The slots are declared for type checkers only: TorchScript reads a class's annotations and knows no optional module.
+The slots are declared for type checkers only: TorchScript reads a class's annotations and rejects optional modules.
 """
 
 import math
@@ -19,9 +19,9 @@ from timm_attn import ops
 from timm_attn.attention import AttentionLayer, SimAM
 from timm_attn.attention.layers import BatchNorm
 
-# What follows goes by exact type: a subclass may do otherwise.
+# Exact types, here and below: a subclass may compute something else.
 CONVS = (nn.Conv2d, Conv2dSame)
-# Batch norms, and whether they run a child `act`, which convert_sync_batchnorm leaves behind in torch's own, too
+# Batch norms, and whether they apply a child `act` (convert_sync_batchnorm leaves an unused one in torch's norms)
 NORMS: Mapping[type[nn.Module], bool] = {
     nn.BatchNorm2d: False,
     nn.SyncBatchNorm: False,
@@ -30,7 +30,7 @@ NORMS: Mapping[type[nn.Module], bool] = {
     SyncBatchNormAct: True,
 }
 _MAKERS = frozenset((*CONVS, *NORMS, SimAM))
-# The activations that ops.last_pass knows, and where they clamp
+# The activations that ops.epilogue has, and their ceilings
 CEILINGS: Mapping[type[nn.Module], float] = {nn.ReLU: math.inf, nn.ReLU6: 6.0}
 
 
@@ -40,7 +40,7 @@ class Slot(NamedTuple):
     Args:
         site: the kind of attention that goes there, see attention.Site.
         attr: the attribute that holds the layer, None while the slot is empty.
-        source: the convolution that makes the layer's map, or the norm that takes it.
+        source: the convolution whose output the layer takes, or the norm that takes the layer's output.
     """
 
     site: str
@@ -48,45 +48,46 @@ class Slot(NamedTuple):
     source: str
 
 
-def end_in_one_pass(
+def fused_epilogue(
     block: nn.Module, source: nn.Module, layer: Any, x: Tensor, shortcut: Tensor | None, act: Any = None
 ) -> Tensor | None:
-    """act(layer(x) + shortcut) by the layer's last_pass, which may overwrite the source's map x; None: step by step.
+    """act(layer(x) + shortcut) by the layer's epilogue, which may overwrite x, the output of source.
 
-    Steps it must be in training, where a gradient is wanted or a graph is built, for a layer that is no attention of
-    ours, where somebody watches one of the layers, and where the map may be another's than the source's.
+    Returns None, so that the caller runs the layers one by one, in training, with gradients, while a graph is
+    recorded, for a layer that is no AttentionLayer, for another activation than those of CEILINGS, if source, layer or
+    act has hooks, and if another module may hold x.
     """
     ceiling = None if act is None else CEILINGS.get(type(act))
     if block.training or not isinstance(layer, AttentionLayer) or (act is not None and ceiling is None):
         return None
-    if type(x) is not Tensor or not ops.has_last_pass(x):
+    if type(x) is not Tensor or not ops.has_fused_epilogue(x):
         return None
     if not makes_its_map(source) or has_hooks(source) or has_hooks(layer) or (act is not None and has_hooks(act)):
         return None
-    return layer.last_pass(ops.check_channels(x, layer.channels), [] if shortcut is None else [shortcut], ceiling)
+    return layer.epilogue(ops.check_channels(x, layer.channels), [] if shortcut is None else [shortcut], ceiling)
 
 
 def makes_its_map(module: nn.Module) -> bool:
-    """Whether what a module gives is a new map, which it neither took nor keeps."""
+    """Whether a module's output is a new tensor, neither its input nor one that it keeps."""
     return type(module) in _MAKERS and all(type(child) is nn.Identity for child in module._modules.values())
 
 
 def is_hooked(module: nn.Module) -> bool:
-    """Whether calling a module does more than its class says."""
+    """Whether a module has forward hooks or a replaced forward."""
     return bool(module._forward_hooks or module._forward_pre_hooks or 'forward' in module.__dict__)
 
 
 def has_global_hooks() -> bool:
-    """Whether calling any module does more than its class says."""
+    """Whether forward hooks of all modules are registered."""
     return bool(nn_module._global_forward_hooks or nn_module._global_forward_pre_hooks)
 
 
 def has_hooks(module: nn.Module) -> bool:
-    """Whether calling a module, or one inside it, does more than its class says."""
+    """Whether a module or one inside it has forward hooks or a replaced forward, or all modules have hooks."""
     if has_global_hooks():
         return True
     modules: list[nn.Module | None] = [module]
-    for one in modules:  # the list grows; asked at every forward pass, so without calls
+    for one in modules:  # the list grows; no calls, as this runs in every forward pass
         if one is not None:
             if one._forward_hooks or one._forward_pre_hooks or 'forward' in one.__dict__:
                 return True
@@ -117,7 +118,7 @@ class AttnBasicBlock(BasicBlock):
         if self.downsample is not None:
             shortcut = self.downsample(shortcut)
         if not torch.jit.is_scripting():
-            y = end_in_one_pass(self, self.bn2, self.se, x, shortcut, self.act2)
+            y = fused_epilogue(self, self.bn2, self.se, x, shortcut, self.act2)
             if y is not None:
                 return y
         if self.se is not None:
@@ -154,7 +155,7 @@ class AttnBottleneck(Bottleneck):
         if self.downsample is not None:
             shortcut = self.downsample(shortcut)
         if not torch.jit.is_scripting():
-            y = end_in_one_pass(self, self.bn3, self.se, x, shortcut, self.act3)
+            y = fused_epilogue(self, self.bn3, self.se, x, shortcut, self.act3)
             if y is not None:
                 return y
         if self.se is not None:
@@ -188,7 +189,7 @@ class AttnDepthwiseSeparableConv(DepthwiseSeparableConv):
         x = self.conv_pw(x)
         x = self.bn2(x)
         if not torch.jit.is_scripting():
-            y = end_in_one_pass(self, self.bn2, self.block_attn, x, shortcut if self.has_skip else None)
+            y = fused_epilogue(self, self.bn2, self.block_attn, x, shortcut if self.has_skip else None)
             if y is not None:
                 return y
         if self.block_attn is not None:
@@ -223,7 +224,7 @@ class AttnInvertedResidual(InvertedResidual):
         x = self.conv_pwl(x)
         x = self.bn3(x)
         if not torch.jit.is_scripting():
-            y = end_in_one_pass(self, self.bn3, self.block_attn, x, shortcut if self.has_skip else None)
+            y = fused_epilogue(self, self.bn3, self.block_attn, x, shortcut if self.has_skip else None)
             if y is not None:
                 return y
         if self.block_attn is not None:
@@ -255,11 +256,22 @@ class AttnDenseTransition(DenseTransition):
         return x
 
 
-# timm's builders choose their block classes themselves: attach turns the built blocks into these
+# timm's builders choose the block classes: attach changes those of the built blocks to these
 SLOTTED: dict[type[nn.Module], type[nn.Module]] = {
     BasicBlock: AttnBasicBlock,
     Bottleneck: AttnBottleneck,
     DenseTransition: AttnDenseTransition,
     DepthwiseSeparableConv: AttnDepthwiseSeparableConv,
     InvertedResidual: AttnInvertedResidual,
+}
+# The nets that have places of a site, and what to do with others
+_CLOSED = "stages=('layer1', 'layer2') of a ResNet; they must be nn.Sequential."
+_BLOCKS = (
+    "It goes into timm's ResNet, ResNeXt, MobileNet (V1 to V3), EfficientNet and MNASNet families and into this "
+    f"package's nets. Other nets can have BAM ('bam') at the end of their stages, such as {_CLOSED}"
+)
+FAMILIES: Mapping[str, str] = {
+    'conv': _BLOCKS,
+    'block': _BLOCKS,
+    'stage': f"timm's DenseNets have places for it. Name the stages to close in other nets, such as {_CLOSED}",
 }

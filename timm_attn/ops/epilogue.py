@@ -1,4 +1,4 @@
-"""The end of a block in one pass over its map: attention's factor, what is added, the activation. For inference."""
+"""The fused epilogue of a block, for inference: attention's factor, the added terms and the activation in one pass."""
 
 import math
 from importlib import import_module
@@ -12,19 +12,19 @@ from timm_attn.ops.layout import rows_of
 from timm_attn.ops.triton import runs_on_triton
 
 
-def last_pass(x: Tensor, factor: Tensor | None, terms: list[Tensor], ceiling: float | None) -> Tensor:
-    """x * factor + terms, clamped to [0, ceiling] where there is one (inf is ReLU, 6 ReLU6), in the dtype of x.
+def epilogue(x: Tensor, factor: Tensor | None, terms: list[Tensor], ceiling: float | None) -> Tensor:
+    """x * factor + terms, clamped to [0, ceiling] if there is a ceiling (inf is ReLU, 6 ReLU6), in the dtype of x.
 
-    It may overwrite x, (N, C, H, W), to which the factor and the terms broadcast. Without gradients. Who records
-    operations, such as torch.fx, sees those of last_steps: it may hand out the map x.
+    The factor and the terms broadcast to x, (N, C, H, W). Without gradients it may overwrite x. With gradients, and
+    where operations are recorded (torch.fx), it is epilogue_reference, which does not but may return x.
     """
     if torch.jit.is_scripting():
-        return last_steps(x, factor, terms, ceiling)
+        return epilogue_reference(x, factor, terms, ceiling)
     return _by_path(x, factor, terms, ceiling)
 
 
-def last_steps(x: Tensor, factor: Tensor | None, terms: list[Tensor], ceiling: float | None) -> Tensor:
-    """The definition of last_pass, step by step: x stays as it is."""
+def epilogue_reference(x: Tensor, factor: Tensor | None, terms: list[Tensor], ceiling: float | None) -> Tensor:
+    """The definition of epilogue. It does not overwrite x, but may return it."""
     y = x if factor is None else x * factor
     for term in terms:
         y = y + term
@@ -36,23 +36,23 @@ def last_steps(x: Tensor, factor: Tensor | None, terms: list[Tensor], ceiling: f
 @torch.jit.unused
 def _by_path(x: Tensor, factor: Tensor | None, terms: list[Tensor], ceiling: float | None) -> Tensor:
     if has_torch_function((x, *terms)):
-        return last_steps(x, factor, terms, ceiling)
+        return epilogue_reference(x, factor, terms, ceiling)
     fitting = all(fits(term, x) for term in terms)
     if fitting and _has_kernel(x, factor, terms):
-        kernels = import_module('timm_attn.ops.triton.last_pass')  # where Triton is missing nothing needs it
-        return kernels.last_pass(x, factor, terms, ceiling)
+        kernels = import_module('timm_attn.ops.triton.epilogue')  # Triton may be missing
+        return kernels.epilogue(x, factor, terms, ceiling)
     if fitting and may_overwrite(x):
         return _in_place(x, factor, terms, ceiling)
-    return last_steps(x, factor, terms, ceiling)
+    return epilogue_reference(x, factor, terms, ceiling)
 
 
-def has_last_pass(x: Tensor) -> bool:
-    """Whether last_pass takes fewer passes over a map than its steps: in inference, on the CPU and on most GPUs."""
+def has_fused_epilogue(x: Tensor) -> bool:
+    """Whether epilogue of x is faster than its reference: inference on the CPU or on a GPU with Triton."""
     return may_overwrite(x) or (is_inference(x) and runs_on_triton(x))
 
 
 def _has_kernel(x: Tensor, factor: Tensor | None, terms: list[Tensor]) -> bool:
-    """Whether Triton's kernel takes this: up to two terms, and a map on a GPU, contiguous or channels_last."""
+    """Whether Triton's kernel applies: up to two terms and a contiguous or channels_last map on a GPU."""
     if not (is_inference(x) and runs_on_triton(x) and len(terms) <= 2 and rows_of(x) is not None):
         return False
     return all(t.dim() == 4 and t.device == x.device and fits(t, x) for t in (factor, *terms) if t is not None)
@@ -64,7 +64,7 @@ def fits(term: Tensor, x: Tensor) -> bool:
 
 
 def _in_place(x: Tensor, factor: Tensor | None, terms: list[Tensor], ceiling: float | None) -> Tensor:
-    """Fresh memory costs more than the arithmetic, and addcmul is slow where its operands broadcast."""
+    """In place: new memory costs more than the arithmetic, and addcmul is slow with operands that broadcast."""
     if factor is not None:
         x.mul_(factor)
     for term in terms:
