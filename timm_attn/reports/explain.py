@@ -51,10 +51,9 @@ def explain(
     figures.require_matplotlib()
     if layer is None:
         layer = _last_attention(net)
-    pictures = [(path, read_image(path)) for path in paths]
+    pictures = [read_image(path) for path in paths]
     sheets = _sheets(paths, out, f'_{net.name}', file_format)
-    for (path, picture), sheet in zip(pictures, sheets, strict=True):
-        images = net.prepare(picture)
+    for path, images, sheet in zip(paths, net.prepared(pictures), sheets, strict=True):
         probabilities = net.probabilities(images)
         target = int(probabilities.argmax()) if label is None else label
         shown = _explanation(net, path, images, probabilities, layer, target)
@@ -77,10 +76,11 @@ def compare(
     if len(first.labels) != len(second.labels):
         counts = f'{first.name} has {len(first.labels)} classes, {second.name} {len(second.labels)}'
         raise ValueError(f'Only nets with the same classes can disagree, but {counts}.')
-    pictures = [(path, read_image(path)) for path in paths]
+    pictures = [read_image(path) for path in paths]
     sheets = _sheets(paths, out, f'_{first.name}_{second.name}', file_format)
-    for (path, picture), sheet in zip(pictures, sheets, strict=True):
-        seen = [(net, images, net.probabilities(images)) for net in nets for images in (net.prepare(picture),)]
+    inputs = zip(first.prepared(pictures), second.prepared(pictures), strict=True)
+    for path, prepared, sheet in zip(paths, inputs, sheets, strict=True):
+        seen = [(net, images, net.probabilities(images)) for net, images in zip(nets, prepared, strict=True)]
         best = [net.ranked(probabilities, top=1)[0] for net, _, probabilities in seen]
         if len({int(probabilities.argmax()) for _, _, probabilities in seen}) == 1:
             yield path, None, best

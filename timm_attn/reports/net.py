@@ -1,6 +1,7 @@
 """A trained net by its name, ready to be looked at."""
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,11 @@ from torch import Tensor, nn
 
 from timm_attn import catalog, zoo
 from timm_attn.figures.canvas import Array
+from timm_attn.weights.reach import require_reachable
 from timm_attn.weights.trained import read_training_file, trained_model
+
+_logger = logging.getLogger(__name__)
+_SMALL = 64  # pixels of an input, below which photographs lose most of what they show
 
 
 @dataclass(frozen=True)
@@ -36,6 +41,17 @@ class Net:
         """A batch of one normalised image, (1, C, H, W)."""
         transform: Callable[[Image.Image], Tensor] = create_transform(**self.data_config)
         return transform(image.convert(self.image_mode))[None].to(self.device)
+
+    def prepared(self, pictures: Iterable[Image.Image]) -> Iterator[Tensor]:
+        """A batch of one for each picture, (1, C, H, W); one warning for all that are shrunk to a small input."""
+        height, width = self.data_config['input_size'][1:]
+        told = max(height, width) >= _SMALL
+        for picture in pictures:
+            if not told and picture.width > 2 * width and picture.height > 2 * height:
+                seen = f'the net sees {width}x{height} pixels, your images have {picture.width}x{picture.height}'
+                _logger.warning(f'{self.name} is for small images: {seen}.')
+                told = True
+            yield self.prepare(picture)
 
     def shown(self, images: Tensor) -> Array:
         """What the net saw of the first image, (H, W, 3) in 0..1."""
@@ -60,7 +76,7 @@ def load_net(
     """A net of the zoo or of timm.
 
     Args:
-        name: of the model; None takes the one that the checkpoint says.
+        name: of the model, also `local-dir:FOLDER` or `hf-hub:ORG/NAME`; None takes the one that the checkpoint says.
         checkpoint: a file of a training script, whose options and input count then, or of weights in any layout that
             `convert_state_dict` knows; by default the pretrained ones.
         device: by default a GPU if there is one.
@@ -79,8 +95,9 @@ def load_net(
         found = trained_model(read_training_file(checkpoint), stem, checkpoint)
         name, model, labels, settings = found.name, found.model, found.class_names or [], found.input
     elif name is not None:
-        model = timm.create_model(name, pretrained=trained)
+        model = _created(name, trained)
         cfg: Any = model.default_cfg
+        name = str(cfg['architecture']) if ':' in name else name  # files are named by it
         labels = list(cfg.get('label_names') or ())
     else:
         raise ValueError('Name a model, or a checkpoint that says which model it is of.')
@@ -94,8 +111,17 @@ def load_net(
 
 def _require(name: str) -> None:
     stem = name.partition('.')[0]
-    if stem in zoo.names() or not timm.is_model(stem):
+    if ':' not in name and (stem in zoo.names() or not timm.is_model(stem)):
         catalog.require(name)
+
+
+def _created(name: str, pretrained: bool) -> Any:
+    if pretrained and name.partition('.')[0] not in zoo.names():
+        require_reachable(name)
+    try:
+        return timm.create_model(name, pretrained=pretrained)
+    except (AssertionError, KeyError, TypeError) as error:  # of a config.json, in timm
+        raise ValueError(f'{name} cannot be built: {type(error).__name__}, {error}.') from error
 
 
 def distinct(nets: Sequence[Net]) -> list[Net]:
