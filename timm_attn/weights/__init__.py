@@ -2,7 +2,13 @@
 
 from timm_attn.weights.convert import convert_state_dict
 from timm_attn.weights.manifest import Checkpoint, checkpoints, checkpoints_of, find_checkpoint
-from timm_attn.weights.resolve import builder_arguments, check_config, chosen_checkpoint, source_fields
+from timm_attn.weights.resolve import (
+    builder_arguments,
+    check_config,
+    chosen_checkpoint,
+    keep_label_names,
+    source_fields,
+)
 from timm_attn.weights.verify import verified_path
 
 __all__ = [
@@ -14,6 +20,7 @@ __all__ = [
     'chosen_checkpoint',
     'convert_state_dict',
     'find_checkpoint',
+    'keep_label_names',
     'source_fields',
     'verified_path',
 ]

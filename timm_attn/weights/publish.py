@@ -73,8 +73,7 @@ def prepare(
         raise FileExistsError(f'{folder} is not empty: name a new folder.')
     content = read_training_file(file)
     sources = settings or {}, {'model_kwargs': {'attn_kwargs': attn_kwargs}}
-    overlay = {'tag': tag, 'license': license, 'label_names': None}  # not those of the model's own default checkpoint
-    trained = trained_model(content, name, file, *sources, ema=ema, overlay=overlay)
+    trained = trained_model(content, name, file, *sources, ema=ema, overlay={'tag': tag, 'license': license})
     model, model_args, label_names = trained.model, trained.options, trained.class_names
     data_config = input_settings(settings or {}, trained.input)
     folder.parent.mkdir(parents=True, exist_ok=True)

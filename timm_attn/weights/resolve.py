@@ -85,6 +85,18 @@ def builder_arguments(checkpoint: Checkpoint | None, kwargs: Mapping[str, Any]) 
     return {'pretrained_cfg_overlay': verified, 'pretrained_filter_fn': check_weights}
 
 
+def keep_label_names(model: Any, pretrained: bool, overlay: Mapping[str, Any] | None) -> None:
+    """Drops label_names of a built model's pretrained_cfg that are not those of its classifier.
+
+    They name the classes of the checkpoint: a head of another size, or without weights, has other classes, unless the
+    caller's overlay names them.
+    """
+    names = model.pretrained_cfg.get('label_names')
+    loaded = pretrained or 'label_names' in (overlay or {})
+    if names is not None and not (loaded and len(names) == getattr(model, 'num_classes', None)):
+        del model.pretrained_cfg['label_names']
+
+
 def _fields(cfg: Any) -> dict[str, Any]:
     if cfg is None or isinstance(cfg, str):
         return {}

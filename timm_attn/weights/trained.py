@@ -131,6 +131,9 @@ def trained_model(
         why = ' '.join(str(error).split())
         raise ValueError(f'{file} does not fit {name} with {options}: {why}') from error
     _check_channels(said_input, sizes.get('in_chans'), file)
+    model.pretrained_cfg['num_classes'] = model.num_classes  # else timm exports no label_names
+    if names and len(names) == model.num_classes:
+        model.pretrained_cfg['label_names'] = tuple(names)
     return Trained(model, name, options, said_input, names)
 
 
