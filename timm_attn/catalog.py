@@ -11,6 +11,9 @@ import timm
 from timm_attn import weights, zoo
 from timm_attn.attach import attention_layers
 
+# How weights are had, by kind: in the package, fetched on first use, or by one `timm-attn weights import`
+HOW = {'bundled': 'bundled', 'published': 'fetched', 'upstream': 'import'}
+
 
 def require(full_name: str) -> str:
     """The name itself, if the zoo has it; a tag may follow it.
@@ -30,7 +33,7 @@ def require(full_name: str) -> str:
 
 
 def listing(pattern: str = '*') -> list[str]:
-    """The names that match a glob, each with the tags of its checkpoints.
+    """The names that match a glob, each with the tags of its checkpoints and how they are had (HOW).
 
     Raises:
         ValueError: none does.
@@ -38,7 +41,7 @@ def listing(pattern: str = '*') -> list[str]:
     found = fnmatch.filter(zoo.names(), pattern)
     if not found:
         raise ValueError(f'No model matches {pattern!r}: `timm-attn list` shows all {len(zoo.names())}.')
-    tags = {name: ' '.join(c.tag for c in weights.checkpoints_of(name)) for name in found}
+    tags = {name: ', '.join(f'{c.tag} {HOW[c.kind]}' for c in weights.checkpoints_of(name)) for name in found}
     return [f'{name}  [{tags[name]}]' if tags[name] else name for name in found]
 
 
