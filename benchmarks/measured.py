@@ -98,7 +98,7 @@ def rows_of(measured: Measured) -> Iterator[dict[str, Any]]:
 
 
 def outcomes(results: Sequence[Measured], targets: Sequence[Target] = TARGETS) -> list[Outcome]:
-    """Every target, also those whose case was not measured, with the reason."""
+    """The outcome of each target, with the reason where its case was not measured."""
     by_name = {measured.case.name: measured for measured in results}
     return [_outcome(target, by_name.get(target.case)) for target in targets]
 

@@ -1,5 +1,6 @@
 """What the benchmark must show, as data."""
 
+import fnmatch
 import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -77,3 +78,8 @@ TARGETS: tuple[Target, ...] = (
     *_nets('cuda/compiled/b128/bf16', 'GPU bf16 compiled, batch 128', _all(0.95)),
     *_nets('cuda/resnet50/training/b64/bf16', 'GPU bf16 training step, batch 64', _all(0.95)),
 )  # fmt: skip
+
+
+def targets_of(only: str) -> list[Target]:
+    """The targets whose case has a name that matches a glob."""
+    return [target for target in TARGETS if fnmatch.fnmatchcase(target.case, only)]
