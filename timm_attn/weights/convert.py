@@ -166,7 +166,9 @@ def convert_state_dict(state_dict: Mapping[str, Any], model_name: str, **model_a
     model = _empty_model(renamed, model_name, model_args)
     complaint = _complaint(renamed, model)
     if complaint:
-        fits = [n for n in _siblings(model_name) if not _complaint(renamed, _empty_model(renamed, n, {}))]
+        fits = [
+            n for n in siblings(model_name) if timm.is_model(n) if not _complaint(renamed, _empty_model(renamed, n, {}))
+        ]
         hint = f' These are the keys of {", ".join(fits)}.' if fits else ''
         raise ValueError(f'The state dict does not fit {model_name}: {complaint}.{hint}')
     slots = _slots(model)
@@ -265,9 +267,9 @@ def _resolve(key: str, slots: Mapping[str, str]) -> str:
     return f'{slots.get(owner, owner)}.{rest}' if rest else key
 
 
-def _siblings(model_name: str) -> list[str]:
-    """The other registered names of the same backbone."""
+def siblings(model_name: str) -> list[str]:
+    """The other names of the same backbone, registered or not."""
     stems = [model_name.removesuffix(f'_{key}') for key in ATTENTION if model_name.endswith(f'_{key}')]
     stem = min(stems, key=len, default=model_name)
     names = [stem, *(f'{stem}_{key}' for key in ATTENTION)]
-    return [n for n in names if timm.is_model(n) and n != model_name]
+    return [n for n in names if n != model_name]

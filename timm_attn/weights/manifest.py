@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from timm_attn.weights.convert import siblings
 from timm_attn.weights.metadata import input_metadata, model_metadata
 
 PACKAGE = Path(__file__).resolve().parent.parent
@@ -166,7 +167,7 @@ def find_checkpoint(name: str, tag: str | None = None) -> Checkpoint:
     """The record of a name and tag, by default the first of the name.
 
     Raises:
-        RuntimeError: there is none; the message says which there are.
+        RuntimeError: there is none; the message says which there are of the name, or of its backbone.
     """
     of_name = checkpoints_of(name)
     for checkpoint in of_name:
@@ -175,7 +176,9 @@ def find_checkpoint(name: str, tag: str | None = None) -> Checkpoint:
     tags = ', '.join(c.tag for c in of_name) or 'none'
     if tag is not None:
         raise RuntimeError(f'Invalid pretrained tag ({tag}) for {name}: its tags are {tags}.')
+    found = [n for n in siblings(name) if checkpoints_of(n)]
+    hint = f', such as {", ".join(found)}' if found else ''
     raise RuntimeError(
         f'No pretrained weights exist for {name}: use pretrained=False for random init, or a name that '
-        '`timm-attn weights list` shows.'
+        f'`timm-attn weights list` shows{hint}.'
     )
