@@ -1,4 +1,4 @@
-"""One run, printed as it goes, with a picture and the numbers beside it."""
+"""One run: prints results as they come, then writes a picture and the numbers."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -35,7 +35,7 @@ def benchmark(
         numbers: their format: 'json', with the environment and the targets, or 'csv'.
         quick: fewer cases and rounds: a minute on 2 cores instead of ten.
         only: a glob of the cases' names.
-        threads: of torch on the CPU; by default one a core.
+        threads: of torch on the CPU; by default one per core.
         compiled: also the nets under torch.compile.
 
     Raises:
@@ -75,13 +75,13 @@ def benchmark(
 def _write(
     out: Path, numbers: str, where: dict[str, Any], results: Sequence[Measured], targets: Sequence[Target]
 ) -> Path:
-    """All that is known so far: a run that is cut off leaves what it has measured."""
+    """Writes the results so far, so that an interrupted run leaves what it has measured."""
     about = {'environment': where, 'targets': list(outcome_rows(outcomes(results, targets)))}
     return write_numbers(out, numbers, (row for measured in results for row in rows_of(measured)), about)
 
 
 def _panels(results: Sequence[Measured], found: Sequence[Outcome]) -> Iterator[SpeedPanel]:
-    """A panel a case, with the targets that are about its reference."""
+    """One panel per case, with the targets against its reference."""
     for case, measured in ((measured.case, measured) for measured in results):
         mine = [o.target for o in found if o.target.case == case.name and o.target.quantity == 'speed']
         limits = {t.variant: t.limit for t in mine if t.against in ('', case.reference)}

@@ -1,4 +1,4 @@
-"""What the benchmark must show, as data."""
+"""The targets of the benchmark."""
 
 import fnmatch
 import operator
@@ -20,7 +20,7 @@ class Target:
         case, variant: as in cases.all_cases().
         limit: that the median must reach ('speed') or must not exceed ('saved_inputs').
         against: the variant that it is compared with; by default the case's reference.
-        elsewhere: the variant that stands for the best there is elsewhere; '' where there is none.
+        elsewhere: the variant that is the best implementation elsewhere; '' where there is none.
         quantity: 'speed', the ratio of two rates, or a column of Runner.memory.
     """
 

@@ -9,7 +9,7 @@ from benchmarks.measured import MEMORY, Measured, Outcome
 HEADS = {'saved_mib': 'MiB saved', 'saved_inputs': 'inputs saved', 'peak_mib': 'MiB at peak'}
 NOTES = {
     'saved_mib': 'saved: what autograd keeps for backward, weights left out',
-    'peak_mib': "peak: the most that torch's allocator had given out in a step beyond what it had before",
+    'peak_mib': "peak: the most that torch's allocator held in a step beyond what it held before",
 }
 
 

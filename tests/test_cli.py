@@ -92,7 +92,7 @@ def test_paper(capsys: pytest.CaptureFixture[str]) -> None:
     assert "Unknown table 'BAM 99'" in fail(capsys, 'paper', 'BAM 99')
 
 
-def test_training_verbs_refuse_in_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_training_commands_refuse_in_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     common = ['--model', NAME, '--data-dir', tmp_path / 'gone', '--output', tmp_path / 'out']
     assert "no recipe 'x'" in fail(capsys, 'train', '--config', 'x', *common)
     assert 'no folder' in fail(capsys, 'train', '--config', 'finetune', '--device', 'cpu', *common)
@@ -133,7 +133,7 @@ sys.exit(timm_attn_command.main())
     'moment', ['torch', 'numpy', 'timm', 'timm_attn.zoo', 'timm_attn.cli.weights', 'timm_attn.catalog', 'exit']
 )
 def test_ctrl_c_at_any_moment_is_one_line(moment: str) -> None:
-    """In the imports of the package and of a verb, while the verb runs, and when it has run."""
+    """In the imports of the package and of a command, while the command runs, and when it has run."""
     command = [sys.executable, '-c', INTERRUPTED, moment, 'list', 'cifar_resnet20_*']
     run = subprocess.run(command, capture_output=True, text=True)
     assert (run.returncode, run.stderr) == (130, 'timm-attn: interrupted.\n')

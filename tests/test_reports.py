@@ -1,4 +1,4 @@
-"""The verbs explain, profile, selectivity and cost: their files and numbers, and one line for what they cannot do."""
+"""The commands explain, profile, selectivity and cost: their files, their numbers, and one line per refusal."""
 
 import csv
 import json

@@ -1,4 +1,4 @@
-"""What the zoo holds, in words: for `timm-attn list` and `timm-attn info`."""
+"""The text of `timm-attn list` and `timm-attn info`."""
 
 import difflib
 import fnmatch

@@ -21,10 +21,10 @@ __all__ = ['names', 'register']
 
 @dataclass(frozen=True)
 class Model:
-    """What a name stands for.
+    """A registered name: its backbone and its attention.
 
     Args:
-        attention: the row with the backbone's defaults over its own; None for the plain net.
+        attention: the row, its defaults updated by the backbone's overrides; None for the plain net.
     """
 
     name: str
@@ -32,7 +32,7 @@ class Model:
     attention: Attention | None
 
     def build(self, attn_kwargs: Mapping[str, Any] | None, **kwargs: Any) -> nn.Module:
-        """What timm's builder takes as the model class: the plain net, then the attention in its slots."""
+        """Builds the plain net and puts the attention into its slots; timm's builder calls it as the model class."""
         if self.attention is not None:
             net = self.backbone.build(**kwargs)
             return attach(net, self.attention, stages=self.backbone.stages, attn_kwargs=attn_kwargs)
@@ -46,7 +46,7 @@ class Model:
         """attn_kwargs for weights that were trained with the recorded ones.
 
         Raises:
-            ValueError: the caller asks for others: the weights would load and compute something else.
+            ValueError: the caller asks for others, with which the weights would load and compute something else.
         """
         asked = attn_kwargs or {}
         if self.attention is not None:
@@ -109,7 +109,7 @@ def _join(attention_rows: Mapping[str, Attention], backbone_rows: Mapping[str, B
 
 
 def _published() -> dict[str, list[weights.Checkpoint]]:
-    """The manifest's records by model name. Without a readable manifest the nets are there, but no weights."""
+    """The manifest's records by model name. If it cannot be read, the nets have no weights."""
     published: dict[str, list[weights.Checkpoint]] = {}
     try:
         for checkpoint in weights.checkpoints():
@@ -149,7 +149,7 @@ def _entrypoint(row: Model) -> Callable[..., nn.Module]:
         trained_with: dict[str, Any] = {}
         if pretrained:
             checkpoint = weights.chosen_checkpoint(row.name, kwargs)
-            # the manifest's word comes before that of a config.json on the hub, which nothing verifies
+            # the manifest comes before a config.json on the hub, which nothing verifies
             trained_with = dict(checkpoint.model_args if checkpoint else kwargs.get('pretrained_model_args') or {})
             if checkpoint or trained_with:
                 attn_kwargs = row.options_with(trained_with.get('attn_kwargs') or {}, attn_kwargs)

@@ -17,10 +17,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def in_one_line(program: str, run: Callable[[], None]) -> int:
-    """Runs a program: what the input did not allow becomes one line on stderr and exit status 1."""
+    """Runs a program: its ValueError, RuntimeError or OSError becomes one line on stderr and exit status 1."""
     try:
         run()
-    except BrokenPipeError:  # the reader of a pipe has seen enough
+    except BrokenPipeError:  # the reader has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
         print(f'{program}: interrupted.', file=sys.stderr)

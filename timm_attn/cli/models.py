@@ -15,7 +15,7 @@ def add_commands(commands: Commands) -> None:
     command = add_command(commands, 'info', _info, 'what a model is', example='resnet50_simam')
     command.add_argument('name')
 
-    what = 'a bundled checkpoint at work: accuracy, fine-tuning, a picture; no network'
+    what = 'shows a bundled checkpoint: accuracy, fine-tuning, a picture; no network'
     command = add_command(commands, 'demo', _demo, what, example='--output demo.png')
     add_output(command, 'the picture; default: %(default)s', default=Path('timm_attn_demo.png'))
     command.add_argument('--picture', dest='output', type=Path, default=argparse.SUPPRESS, help=argparse.SUPPRESS)

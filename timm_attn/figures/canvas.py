@@ -47,7 +47,7 @@ def require_matplotlib() -> None:
 
 
 def styled(draw: Callable[P, T]) -> Callable[P, T]:
-    """A function that draws, with the sizes of all our figures."""
+    """A decorator: draws in the style of all our figures."""
 
     @functools.wraps(draw)
     def in_style(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -83,7 +83,7 @@ def show_map(ax: 'Axes', values: Array, title: str, image: Array | None = None) 
 
 
 def show_curve(ax: 'Axes', values: Array, title: str) -> None:
-    """A value a channel, (C,)."""
+    """A curve of one value per channel, (C,)."""
     channels = sampled_channels(ax, len(values))
     ax.plot(channels, values[channels], color=COLOURS[0], linewidth=1)
     ax.set_title(title)
@@ -97,7 +97,7 @@ def sampled_channels(ax: 'Axes', channels: int) -> npt.NDArray[np.int64]:
 
 
 def value_range(values: Array) -> str:
-    """What the ends of a map's colour scale stand for."""
+    """The lowest and the highest value of a map, the ends of its colour scale."""
     return f'{values.min():.3g} to {values.max():.3g}'
 
 

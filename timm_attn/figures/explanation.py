@@ -1,4 +1,4 @@
-"""The sheet of one picture: what a layer does for a class (SimAM Figure 6)."""
+"""The sheet of one picture: a layer's attention and Grad-CAM for a class (SimAM Figure 6)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""`timm-attn explain`: what a net, or two, made of single pictures."""
+"""`timm-attn explain`: Grad-CAM and attention of a net, or the stages of two nets, for single pictures."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -22,7 +22,7 @@ from timm_attn.figures.canvas import Array
 from timm_attn.images import read_image
 from timm_attn.reports.net import Net
 
-# Where Grad-CAM is taken, in the words of the sheet
+# The places of Grad-CAM, and their titles on the sheet
 PLACES = {'before': 'Grad-CAM before', 'after': 'Grad-CAM after', 'weights': 'Grad-CAM on the weights'}
 
 
@@ -35,7 +35,7 @@ def explain(
     label: int | None = None,
     file_format: str = 'png',
 ) -> Iterator[tuple[Path, Path, list[tuple[str, float]]]]:
-    """A sheet a picture: what the net saw, Grad-CAM before and after a layer, the layer's attention, the top 5.
+    """One sheet per picture: the net's input, Grad-CAM before and after a layer, the layer's attention, the top 5.
 
     Yields the picture, its sheet in the folder `out`, and the top 5. Nothing is written if a picture cannot be read.
 
@@ -126,7 +126,7 @@ def _explanation(
 
 
 def _sheets(paths: Sequence[Path], out: Path, suffix: str, file_format: str) -> list[Path]:
-    """A file for each picture that is none of the others and no picture."""
+    """One new file name per picture: none is another sheet's or a picture's."""
     taken = {path.resolve() for path in paths}
     sheets = []
     for path in paths:

@@ -1,4 +1,4 @@
-"""A trained net by its name, ready to be looked at."""
+"""Loads a trained net for the reports."""
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -24,7 +24,7 @@ _SMALL = 64  # pixels of an input, below which photographs lose most of what the
 
 @dataclass(frozen=True)
 class Net:
-    """A net in evaluation mode, the preprocessing of its cfg, and what its classes are called."""
+    """A net in evaluation mode, the preprocessing of its cfg, and the names of its classes."""
 
     name: str
     model: nn.Module
@@ -34,7 +34,7 @@ class Net:
 
     @property
     def image_mode(self) -> str:
-        """Pillow's name of what the net takes: colour or grey."""
+        """The mode of Pillow that the net takes: RGB, or L for one channel."""
         return 'L' if self.data_config['input_size'][0] == 1 else 'RGB'
 
     def prepare(self, image: Image.Image) -> Tensor:
@@ -54,14 +54,14 @@ class Net:
             yield self.prepare(picture)
 
     def shown(self, images: Tensor) -> Array:
-        """What the net saw of the first image, (H, W, 3) in 0..1."""
+        """The first image of a batch without normalisation, (H, W, 3) in 0..1."""
         mean, std = (torch.tensor(self.data_config[k])[:, None, None] for k in ('mean', 'std'))
         shown: Array = (images[0].cpu() * std + mean).clamp(0, 1).expand(3, -1, -1).permute(1, 2, 0).numpy()
         return shown
 
     @torch.inference_mode()
     def probabilities(self, images: Tensor) -> Tensor:
-        """Of every class, (classes,), for the first image."""
+        """The probability of every class, (classes,), for the first image."""
         return self.model(images)[0].softmax(dim=0).cpu()
 
     def ranked(self, probabilities: Tensor, top: int = 5) -> list[tuple[str, float]]:
@@ -77,10 +77,10 @@ def load_net(
 
     Args:
         name: of the model, also `local-dir:FOLDER` or `hf-hub:ORG/NAME`; None takes the one that the checkpoint says.
-        checkpoint: a file of a training script, whose options and input count then, or of weights in any layout that
-            `convert_state_dict` knows; by default the pretrained ones.
+        checkpoint: a file of a training script, whose options and input settings are used, or of weights in any
+            layout that `convert_state_dict` knows; by default the pretrained weights.
         device: by default a GPU if there is one.
-        trained: False for the initial weights, where the values do not matter.
+        trained: False for initial weights.
 
     Raises:
         ValueError: the name is unknown or missing, or the file does not hold weights of that net.
@@ -125,7 +125,7 @@ def _created(name: str, pretrained: bool) -> Any:
 
 
 def distinct(nets: Sequence[Net]) -> list[Net]:
-    """The same nets, of which two of one name (with other checkpoints) are told apart by a number behind it."""
+    """The same nets; those of one name (with other checkpoints) get a number, such as NAME-2."""
     named: dict[str, Net] = {}
     for net in nets:
         name, number = net.name, 1
@@ -142,7 +142,7 @@ def _find_device(device: str | None) -> torch.device:
         return accelerator if accelerator is not None and accelerator.type == 'cuda' else torch.device('cpu')
     try:
         found = torch.device(device)
-    except RuntimeError:  # with a list of twenty
+    except RuntimeError:  # torch's message lists twenty devices
         raise ValueError(f'{device!r} is no device: choose cpu, or cuda where there is a GPU.') from None
     if found.type != 'cpu' and (accelerator is None or accelerator.type != found.type):
         have = 'cpu' if accelerator is None else f'cpu, {accelerator.type}'

@@ -1,4 +1,4 @@
-"""Checkpoints: what there is, where it is, and whether it is what it says."""
+"""Checkpoints: the manifest, the local store, verification, conversion."""
 
 from timm_attn.weights.convert import convert_state_dict
 from timm_attn.weights.manifest import Checkpoint, checkpoints, checkpoints_of, find_checkpoint

@@ -147,7 +147,7 @@ def convert_state_dict(state_dict: Mapping[str, Any], model_name: str, **model_a
     attention layers are options (kernel_size, reduction): the model checks them when it loads.
 
     Args:
-        model_args: what else the model is built with, such as attn_kwargs=dict(bias=True), which adds keys.
+        model_args: other arguments of the model, such as attn_kwargs=dict(bias=True), which adds keys.
 
     Raises:
         ValueError: the keys, or the shapes outside of the attention layers, are not those of the model; the message
@@ -205,7 +205,7 @@ def _rename(key: str, rules: Iterable[tuple[str, str]]) -> str:
 
 
 def _complaint(renamed: Mapping[str, tuple[str, Tensor]], model: nn.Module) -> str:
-    """What keeps the renamed tensors from the model, in the file's own keys; '' if nothing does."""
+    """Why the renamed tensors do not fit the model, in the file's own keys; '' if they fit."""
     slots = _slots(model)
     given = {_resolve(key, slots): (source, value) for key, (source, value) in renamed.items()}
     wanted = model.state_dict()
@@ -226,7 +226,7 @@ def _complaint(renamed: Mapping[str, tuple[str, Tensor]], model: nn.Module) -> s
 
 
 def fault_of(value: Tensor, target: Tensor) -> str:
-    """Why the values of a tensor cannot be those of another, in words; '' if nothing speaks against it."""
+    """Why a tensor's dtype or values do not fit a target, in words; '' if they fit."""
     if target.is_floating_point() and value.dtype not in _FLOATS:
         return f'is {value.dtype}, but must be one of {", ".join(map(str, _FLOATS))}'
     if value.is_complex() or value.dtype == torch.bool:  # scripts that halve a net halve its counters, too
@@ -237,7 +237,7 @@ def fault_of(value: Tensor, target: Tensor) -> str:
 
 
 def sizes_of(tensors: Mapping[str, Tensor], model_name: str) -> dict[str, int]:
-    """The numbers of classes and of input channels that tensors in the model's own keys say, by timm's names."""
+    """num_classes and in_chans, from the shapes of tensors in the model's own keys."""
     cfg = timm.get_pretrained_cfg(model_name, allow_unregistered=False)
     assert cfg is not None
     found = {}

@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).resolve().parent.parent
 MANIFEST = 'weights_manifest.json'
 
 
-# What a field of a record must look like; the schema beside this module says the same and more.
+# Patterns of a record's fields; schema.json has the same and more.
 PATTERNS = {
     'name': r'[a-z0-9_]+',
     'tag': r'[a-z0-9_]+',
@@ -29,7 +29,7 @@ HUB_PATTERNS = {
     'filename': r'[\w-][\w.-]*\.safetensors',
 }
 LICENSE = r'[A-Za-z0-9.+-]+'  # SPDX
-# What is in its other fields, as far as this package reads them: a type, or the fields of a record, or its items.
+# The types of the other fields that this package reads: a type, the fields of an object, or the items of a list.
 SHAPES: Mapping[str, Any] = {
     'num_params': int,
     'size': int,
@@ -40,7 +40,7 @@ SHAPES: Mapping[str, Any] = {
     'metrics': [{'dataset': str, 'top1': (int, float), 'status': str}],
     'training': {},
 }
-# What a record cannot do without, by its kind.
+# The fields that a record of a kind must have.
 REQUIRED = {'bundled': ('file', 'size', 'sha256'), 'published': ('hub', 'size', 'sha256'), 'upstream': ('origin',)}
 
 

@@ -1,4 +1,4 @@
-"""Whether weights of timm's or of the Hub can be had at all, asked before the Hub's client retries for a minute."""
+"""Whether weights of timm or of the Hub can be loaded, checked before the Hub's client retries for a minute."""
 
 import threading
 
@@ -47,7 +47,7 @@ def _silence() -> str:
         try:
             get_session().head(constants.ENDPOINT, timeout=_SECONDS)
             failures.append(None)
-        except Exception as error:  # the client's version decides of which library
+        except Exception as error:  # of another library with each version of the client
             failures.append(error)
 
     # a thread, since looking up a name and trying each of its addresses have no common limit

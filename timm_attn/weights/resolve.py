@@ -1,4 +1,4 @@
-"""Which checkpoint a call of timm.create_model means, and what timm is told to load for it."""
+"""Which checkpoint a call of timm.create_model means, and the arguments with which timm loads it."""
 
 import logging
 from collections.abc import Mapping
@@ -17,22 +17,22 @@ _HUB_FILENAME = 'model.safetensors'  # what timm takes of a repository where a c
 
 
 def source_fields(checkpoint: Checkpoint) -> dict[str, str]:
-    """What the default cfg of a checkpoint says of its source; nothing for an upstream one that was not imported."""
+    """The source of a checkpoint in its default cfg; empty for an upstream one that was not imported."""
     if checkpoint.hub is not None:
         revision = f'{checkpoint.hub["id"]}@{checkpoint.hub["revision"]}'
         return {'hf_hub_id': revision, 'hf_hub_filename': checkpoint.hub['filename']}
     try:
         path = stored_path(checkpoint)
-    except (RuntimeError, OSError):  # a damaged note, no home folder: who asks for this checkpoint is told
+    except (RuntimeError, OSError):  # a damaged note, no home folder: reported where the checkpoint is loaded
         return {}
     return {'file': str(path)} if path is not None else {}
 
 
 def check_config(kwargs: Mapping[str, Any]) -> None:
-    """Refuses what the config.json of `hf-hub:` or `local-dir:` may not say, which timm put into the arguments.
+    """Checks the arguments that timm took from the config.json of `hf-hub:` or `local-dir:`.
 
     Raises:
-        ValueError: it says that.
+        ValueError: they are not on the allow-list, or out of bounds.
     """
     cfg = _fields(kwargs.get('pretrained_cfg'))
     if cfg.get('source'):
