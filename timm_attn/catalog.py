@@ -11,7 +11,7 @@ import timm
 from timm_attn import weights, zoo
 from timm_attn.attach import attention_layers
 
-# How weights are had, by kind: in the package, fetched on first use, or by one `timm-attn weights import`
+# Where weights come from, by kind: in the package, fetched on first use, or by one `timm-attn weights import`
 HOW = {'bundled': 'bundled', 'published': 'fetched', 'upstream': 'import'}
 
 
@@ -33,7 +33,7 @@ def require(full_name: str) -> str:
 
 
 def listing(pattern: str = '*') -> list[str]:
-    """The names that match a glob, each with the tags of its checkpoints and how they are had (HOW).
+    """The names that match a glob, each with the tags of its checkpoints and where their weights come from (HOW).
 
     Raises:
         ValueError: none does.
@@ -46,7 +46,7 @@ def listing(pattern: str = '*') -> list[str]:
 
 
 def description(full_name: str) -> list[str]:
-    """What a model is: parameters, attention layers and their equation, input, checkpoints."""
+    """A model in words: parameters, attention layers and their equation, input, checkpoints."""
     name = require(full_name).partition('.')[0]
     model = timm.create_model(name, device='meta')
     cfg: Any = model.default_cfg

@@ -160,7 +160,7 @@ def _entrypoint(row: Model) -> Callable[..., nn.Module]:
         build = partial(row.build, attn_kwargs)
         model: Any = build_model_with_cfg(build, row.name, pretrained, feature_cfg=features, **kwargs)
         weights.keep_label_names(model, pretrained, kwargs.get('pretrained_cfg_overlay'))
-        if trained_with:  # what timm writes into the config.json of a copy
+        if trained_with:  # timm writes them into the config.json of a copy
             model._model_args = {**trained_with, **({'attn_kwargs': dict(attn_kwargs)} if attn_kwargs else {})}
         return model
 

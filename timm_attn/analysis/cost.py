@@ -1,4 +1,4 @@
-"""What the layers of a net cost: parameters, arithmetic, memory traffic, memory for the backward pass, time."""
+"""The cost of a net's layers: parameters, arithmetic, memory traffic, memory for the backward pass, time."""
 
 import statistics
 import time
@@ -19,7 +19,7 @@ NET = '(whole net)'
 
 
 class Cost(NamedTuple):
-    """What one layer costs for a batch, in evaluation mode.
+    """The cost of one layer for a batch, in evaluation mode.
 
     Args:
         path, kind: the layer's path in the model, and its class.

@@ -112,7 +112,7 @@ def described(x: Any) -> str:
 
 
 def require_images(images: Any) -> None:
-    """Raises ValueError for what is no batch of images, (N, 3, H, W)."""
+    """Raises ValueError unless the argument is a batch of images, (N, 3, H, W)."""
     if not isinstance(images, Tensor) or images.dim() != 4 or 0 in images.shape[1:]:
         raise ValueError(f'The images must be a tensor of shape (N, 3, H, W), but got {described(images)}.')
 

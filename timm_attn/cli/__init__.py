@@ -36,7 +36,7 @@ def _run(argv: Sequence[str] | None) -> None:
     args, left = parser.parse_known_args(argv)
     if left and (not hasattr(args, 'arguments') or any(argument.startswith('-') for argument in left)):
         parser.error(f'unrecognized arguments: {" ".join(left)}')
-    if left:  # argparse takes no second group of positional arguments behind an option
+    if left:  # argparse takes no positional arguments that follow an option
         args.arguments += left
     args.run(args)
 

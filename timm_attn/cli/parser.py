@@ -38,7 +38,7 @@ def add_device(command: argparse.ArgumentParser) -> None:
 def add_net(
     command: argparse.ArgumentParser, inputs: str = '', *, several: bool = False, checkpoint: bool = True
 ) -> None:
-    """A net, by --model, as the first argument or by its checkpoint, and the inputs behind it; see net_and_inputs."""
+    """A net, by --model, as the first argument or by its checkpoint, followed by its inputs; see net_and_inputs."""
     names = ' '.join(filter(None, ('[NAME]', inputs, '...' if several else '')))
     command.add_argument('arguments', nargs='*', metavar=names, help='a model of the zoo or of timm, and the inputs')
     command.add_argument('--model', metavar='NAME', help='instead of the first argument')

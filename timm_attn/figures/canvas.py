@@ -1,4 +1,4 @@
-"""What all figures share: matplotlib where it is installed, colours and sizes."""
+"""Shared by all figures: the check for matplotlib, colours, sizes, saving."""
 
 import functools
 import importlib.util
@@ -90,7 +90,7 @@ def show_curve(ax: 'Axes', values: Array, title: str) -> None:
 
 
 def sampled_channels(ax: 'Axes', channels: int) -> npt.NDArray[np.int64]:
-    """The channels that curves show, at most 200 at equal steps (as BAM Figure 5 does), and the axis for them."""
+    """The channels of a curve, at most 200 at equal steps (as BAM Figure 5 does); labels the axis."""
     ax.set_xlabel('channel' if channels <= MAX_CHANNELS else f'channel ({MAX_CHANNELS} of {channels})')
     ax.margins(x=0)
     return np.linspace(0, channels - 1, min(channels, MAX_CHANNELS)).round().astype(np.int64)

@@ -1,4 +1,4 @@
-"""What layers cost, side by side."""
+"""Bars of the layers' costs."""
 
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Explanation:
-    """What the sheet shows.
+    """The content of a sheet.
 
     Args:
         title: the net and the picture.

@@ -53,7 +53,7 @@ _LONGEST_STAGE = 36  # of ResNet-152, in blocks
 
 
 def _pytorchcv_rules() -> Iterator[tuple[str, str]]:
-    """Rules for pytorchcv's ResNets with BAM and CBAM. It counts from 1, and its BAM opens the stage behind ours.
+    """Rules for pytorchcv's ResNets with BAM and CBAM. It counts from 1, and its BAM opens the stage that follows ours.
 
     Its plain ResNets are refused: keys do not tell whether a bottleneck has its stride in the 3x3, as ours do, or in
     the first 1x1.

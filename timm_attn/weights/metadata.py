@@ -136,7 +136,7 @@ _NAMES = Rule(
 
 
 def model_metadata(said: Any, source: object, also: Mapping[str, Any] = MappingProxyType({})) -> dict[str, Any]:
-    """The model arguments that a file says.
+    """The model arguments of a file, checked.
 
     Args:
         source: the file, for the message.
@@ -174,7 +174,7 @@ def input_metadata(said: Mapping[str, Any], source: object) -> dict[str, Any]:
 
 
 def class_names(said: Any, source: object) -> list[str] | None:
-    """The names of the classes that a file says, if it does.
+    """The class names of a file, checked; None where it has none.
 
     Raises:
         ValueError: they are no list of texts.

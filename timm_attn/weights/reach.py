@@ -7,17 +7,17 @@ from huggingface_hub import constants, get_session, try_to_load_from_cache
 from timm.models import parse_model_name
 
 _SECONDS = 5
-_FILES = ('model.safetensors', 'pytorch_model.bin')  # what timm takes of a repository where a cfg names no file
+_FILES = ('model.safetensors', 'pytorch_model.bin')  # timm's default files of a repository, in its order
 
 
 def require_reachable(name: str) -> None:
-    """Looks for the weights of a model in the Hub's cache, else asks once whether the Hub answers.
+    """Passes if a model's weights are in the Hub's cache, or if the Hub answers one request.
 
     Args:
         name: a model of timm's, with or without a tag, or `hf-hub:ORG/NAME`; others need no Hub.
 
     Raises:
-        RuntimeError: neither, after 5 seconds at most.
+        RuntimeError: neither holds, after 5 seconds at most.
     """
     source, model = parse_model_name(name)
     cfg = timm.get_pretrained_cfg(model) if not source else None
@@ -50,7 +50,7 @@ def _silence() -> str:
         except Exception as error:  # of another library with each version of the client
             failures.append(error)
 
-    # a thread, since looking up a name and trying each of its addresses have no common limit
+    # in a thread, since a name's lookup and the attempts at its addresses have no common time limit
     asking = threading.Thread(target=ask, daemon=True)
     asking.start()
     asking.join(_SECONDS)

@@ -1,4 +1,4 @@
-"""Reads tensors from untrusted checkpoint files: runs no code, and unpacks nothing that is larger than it says."""
+"""Reads tensors from untrusted checkpoint files: runs no code of theirs, and bounds the size of what is unpacked."""
 
 import argparse
 import json

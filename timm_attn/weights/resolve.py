@@ -13,7 +13,7 @@ _logger = logging.getLogger(__name__)
 
 # Where timm finds weights, in a pretrained cfg or an overlay of it, in its order.
 _SOURCES = ('state_dict', 'file', 'hf_hub_id', 'url')
-_HUB_FILENAME = 'model.safetensors'  # what timm takes of a repository where a cfg names no file
+_HUB_FILENAME = 'model.safetensors'  # timm's default file of a repository
 
 
 def source_fields(checkpoint: Checkpoint) -> dict[str, str]:

@@ -16,7 +16,7 @@ from timm_attn.weights.read import read_checkpoint
 _EMA = ('state_dict_ema', 'model_ema')
 # Arguments of train.py that are the model's, with our names; the others are in model_kwargs.
 _MODEL = {'gp': 'global_pool', 'bn_eps': 'bn_eps'}
-_SHAPES = ('num_classes', 'in_chans')  # the tensors' shapes say them
+_SHAPES = ('num_classes', 'in_chans')  # taken from the tensors' shapes
 _ONLY_TRAINING = ('drop_rate', 'drop_path_rate', 'drop_block_rate')
 
 
@@ -144,7 +144,7 @@ def model_in(content: Mapping[str, Any], file: object, name: str | None = None) 
         ValueError: they differ, or neither is given.
     """
     arch: str = content.get('arch', '').partition('.')[0]
-    is_known = timm.is_model(arch)  # else it is a hub's name, or that of a class
+    is_known = timm.is_model(arch)  # else it is the name of a repository or of a class
     if name is None and not is_known:
         raise ValueError(f'{file} does not say which model it is of: name it with --model.')
     if name is not None and is_known and arch != name:
