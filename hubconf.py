@@ -1,4 +1,4 @@
-"""torch.hub: `torch.hub.load('OWNER/timm-attn', 'resnet50_simam', pretrained=False)`, one entry a model of the zoo."""
+"""torch.hub: `torch.hub.load('OWNER/timm-attn', 'resnet50_simam', pretrained=False)`, one entry per model."""
 
 from timm_attn import zoo as _zoo
 

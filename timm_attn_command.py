@@ -1,6 +1,7 @@
 """The console command `timm-attn` from its first instruction on: Ctrl-C is one line and exit status 130.
 
-It lies outside of the package, whose import is that of torch and timm and takes seconds, and imports next to nothing.
+It lies outside of the package: importing that imports torch and timm, which takes seconds. This module imports almost
+nothing.
 """
 
 import os
@@ -10,8 +11,9 @@ import signal
 def main() -> int:
     """Runs timm_attn.cli.main; its exit status.
 
-    Ctrl-C raises KeyboardInterrupt only while a verb runs, which may have to clean up. During the imports an exception
-    could be caught or become another one, and at the exit of Python nothing would catch it: there it ends the process.
+    Ctrl-C raises KeyboardInterrupt only while a command runs, which may have to clean up. During the imports the
+    exception could be caught or replaced, and at the exit of Python nothing would catch it: there Ctrl-C ends the
+    process at once.
     """
     usual = signal.getsignal(signal.SIGINT)
     if usual is not signal.default_int_handler:  # such as ignored, under nohup

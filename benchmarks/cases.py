@@ -1,4 +1,4 @@
-"""What is measured, as data: a case is a set of variants that do the same work and take turns."""
+"""The cases of the benchmark: sets of variants that do the same work and are timed in turn."""
 
 import fnmatch
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,11 +22,11 @@ class Case:
         title: what it is, in words.
         build: its variants, ready to run.
         reference: the variant that the others are compared with.
-        unit: of the work that a variant does in a second, and the factor to it.
+        unit: of the work per second, and the factor to it.
         rounds: in the full run.
         quick: rounds of `--quick`; 0 leaves it out.
         compiled: it is measured with `--compile` only.
-        paper: the printed frames a second of its variants, if it is one of a paper's rows.
+        paper: the printed frames per second of its variants, if it is one of a paper's rows.
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Where and when something was measured."""
+"""The machine, the versions and the time of a measurement."""
 
 import datetime
 import os
@@ -36,12 +36,12 @@ def cores() -> int:
 
 
 def load_average() -> list[float] | None:
-    """Of the last 1, 5 and 15 minutes; None where the system keeps none."""
+    """The load average of the last 1, 5 and 15 minutes; None where the system has none."""
     return [round(load, 2) for load in os.getloadavg()] if hasattr(os, 'getloadavg') else None
 
 
 def cpu_name() -> str:
-    """As Linux knows it, elsewhere as Python does."""
+    """The CPU's name from /proc/cpuinfo, elsewhere from Python's platform."""
     listing = Path('/proc/cpuinfo')
     if listing.is_file():
         for line in listing.read_text(encoding='utf-8', errors='replace').splitlines():

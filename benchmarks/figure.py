@@ -1,4 +1,4 @@
-"""Speeds of variants that took turns, side by side."""
+"""Bars of the variants' speeds."""
 
 import math
 import textwrap
@@ -21,7 +21,7 @@ _MARKS: Mapping[str, Mapping[str, Any]] = {
 
 
 class SpeedBar(NamedTuple):
-    """A variant's speed in units of the reference's: median and quartiles, what it should be, what a paper has."""
+    """A variant's speed in units of the reference's: median and quartiles, the target, a paper's ratio."""
 
     name: str
     speed: float
@@ -41,7 +41,7 @@ class SpeedPanel(NamedTuple):
 
 @styled
 def benchmark_figure(title: str, panels: Iterable[SpeedPanel]) -> 'Figure':
-    """A panel a case, a bar a variant with its quartiles; the dashed line is the reference."""
+    """One panel per case, one bar per variant with its quartiles; the dashed line is the reference."""
     shown = list(panels)
     columns = min(_COLUMNS, len(shown))
     rows = [shown[i : i + columns] for i in range(0, len(shown), columns)]
@@ -74,13 +74,13 @@ def _show(ax: 'Axes', panel: SpeedPanel, most: int) -> None:
 
 
 def _marked(panel: SpeedPanel, field: str) -> list[float]:
-    """Where the marks of a field are, NaN where there is none."""
+    """The values of a field, NaN where a bar has none."""
     values = (getattr(bar, field) for bar in panel.bars)
     return [math.nan if value is None else value for value in values]
 
 
 def _explain(figure: 'Figure', panels: Sequence[SpeedPanel]) -> None:
-    """The legend of what is there."""
+    """The legend, with the marks that occur."""
     from matplotlib.lines import Line2D
 
     there = [f for f in _MARKS if any(math.isfinite(v) for panel in panels for v in _marked(panel, f))]

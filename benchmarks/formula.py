@@ -1,4 +1,4 @@
-"""SimAM as the paper prints it, operation by operation: what our paths are measured against."""
+"""SimAM as the paper prints it, operation by operation: the reference of our paths."""
 
 import torch
 from torch import Tensor, nn

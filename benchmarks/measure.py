@@ -1,4 +1,4 @@
-"""The interleaved clock: the variants of a case take turns, so that what else the machine does meets all of them."""
+"""The interleaved clock: the variants of a case take turns, so that other load on the machine slows all alike."""
 
 import gc
 import math
@@ -12,7 +12,7 @@ import numpy as np
 
 WARM_UP = 2  # calls of a variant before its first time: allocators, cuDNN's and oneDNN's choices, compilation
 LEAST_ROUNDS = 3
-LEAST_SECONDS = 0.005  # what is shorter is called several times a turn
+LEAST_SECONDS = 0.005  # shorter calls are repeated within a turn
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Runner:
     Args:
         call: what is timed.
         around: the context it runs in, entered before the clock starts.
-        work: what a call does at least, in the case's unit (images, bytes to read and write).
+        work: the work of a call in the case's unit (images, or bytes that must be read and written).
         memory: its memory in MiB, by column of the numbers; called once, after the clock.
     """
 
@@ -47,7 +47,7 @@ class Spread(NamedTuple):
 
 @dataclass(frozen=True)
 class Times:
-    """The seconds of a call of each variant, round by round, and what a call does."""
+    """Seconds per call of each variant, round by round, and the work of a call."""
 
     seconds: Mapping[str, Sequence[float]]
     work: Mapping[str, float] = field(default_factory=dict)
@@ -56,11 +56,11 @@ class Times:
         return Spread.of([1000 * s for s in self.seconds[variant]])
 
     def rate(self, variant: str) -> float:
-        """Work a second in the median round."""
+        """Work per second in the median round."""
         return self.work.get(variant, 1) / self.milliseconds(variant).median * 1000
 
     def speed(self, variant: str, reference: str) -> Spread:
-        """Of the ratios of the two rates in each round: 2 is twice as fast as the reference."""
+        """The ratio of the two rates, round by round: 2 is twice as fast as the reference."""
         work = self.work.get(variant, 1) / self.work.get(reference, 1)
         rounds = zip(self.seconds[variant], self.seconds[reference], strict=True)
         return Spread.of([work * theirs / ours for ours, theirs in rounds])
@@ -73,11 +73,11 @@ def interleaved(
     finish: Callable[[], None] = lambda: None,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Times:
-    """Every variant once in each of the rounds, another one first each time, after a warm-up of each.
+    """Times every variant once per round, after a warm-up of each; each round starts with another variant.
 
     Args:
         limit: the seconds after which no round begins, apart from the first LEAST_ROUNDS.
-        finish: waits until the device has done what it was told.
+        finish: waits until the device is idle.
     """
     names = list(runners)
     warm = [_warm_up(runner, finish, clock) for runner in runners.values()]

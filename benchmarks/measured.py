@@ -1,4 +1,4 @@
-"""What the cases gave: rows of numbers, and the outcome of every target."""
+"""Results of the cases: rows of numbers, and the outcome of each target."""
 
 import gc
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,7 +19,7 @@ SECONDS, QUICK_SECONDS = 150, 8  # after which a case begins no further round: a
 
 @dataclass(frozen=True)
 class Measured:
-    """A case and what it gave.
+    """A case and its results.
 
     Args:
         memory: by variant and column.
@@ -38,7 +38,7 @@ class Measured:
         return self.times.rate(variant) * self.case.unit[1]
 
     def quantity(self, target: Target, variant: str) -> Spread:
-        """What a target is about, of a variant."""
+        """The value of a target's quantity for a variant."""
         if target.quantity == 'speed':
             return self.speed(variant, target.against)
         value = self.memory[variant][target.quantity]
@@ -47,11 +47,11 @@ class Measured:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A target and how it came out.
+    """A target and its outcome.
 
     Args:
         measured: of its variant; None where it was not measured.
-        elsewhere: the same of the best there is elsewhere, in the same rounds.
+        elsewhere: the same for the best implementation elsewhere, in the same rounds.
         verdict: 'met', 'missed', or why it was not measured.
     """
 
@@ -62,7 +62,7 @@ class Outcome:
 
 
 def measure(case: Case, quick: bool = False) -> Measured:
-    """Builds the variants of a case, times them in turn, asks for their memory, and lets them go."""
+    """Builds the variants of a case, times them in turn, measures their memory, and frees them."""
     rounds, limit = (case.quick, QUICK_SECONDS) if quick else (case.rounds, SECONDS)
     device = torch.device(case.device)
     try:
@@ -98,7 +98,7 @@ def rows_of(measured: Measured) -> Iterator[dict[str, Any]]:
 
 
 def outcomes(results: Sequence[Measured], targets: Sequence[Target] = TARGETS) -> list[Outcome]:
-    """Every target, also those whose case was not measured, with the reason."""
+    """The outcome of each target, with the reason where its case was not measured."""
     by_name = {measured.case.name: measured for measured in results}
     return [_outcome(target, by_name.get(target.case)) for target in targets]
 
@@ -134,5 +134,5 @@ def _columns(name: str, spread: Spread | None) -> dict[str, float | None]:
 
 
 def _short(value: float | None) -> float | None:
-    """As many digits as a measurement may have."""
+    """Five significant digits."""
     return None if value is None else float(f'{value:.5g}')

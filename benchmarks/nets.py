@@ -1,4 +1,4 @@
-"""Whole nets with the same trunk, ready for the clock: inference and the step of a training."""
+"""Runners of whole nets with the same trunk: inference and training steps."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -27,7 +27,7 @@ class Variant:
 
     Args:
         build: the net, without weights.
-        change: what is done to it when it has its weights and is on its device.
+        change: applied once it has its weights and is on its device.
     """
 
     build: Callable[[], nn.Module]
@@ -125,7 +125,7 @@ def _autocast(device: str, amp: torch.dtype | None) -> Iterator[None]:
 
 
 def _with_one_trunk(nets: Mapping[str, Variant], device: str, training: bool) -> dict[str, Any]:
-    """The nets, what they share with the first one having its weights."""
+    """Builds the nets; parameters that they share with the first have its values."""
     torch.manual_seed(0)
     ready: dict[str, Any] = {}
     trunk: dict[str, Tensor] = {}
@@ -140,7 +140,7 @@ def _with_one_trunk(nets: Mapping[str, Variant], device: str, training: bool) ->
 
 
 def randomise_norms(model: nn.Module) -> None:
-    """Norms as a training leaves them: none that a fusion could skip, no branch that is zero."""
+    """Gives norms the statistics of a trained net, so that no fold is trivial and no branch zero."""
     for norm in model.modules():
         if isinstance(norm, nn.BatchNorm2d):
             nn.init.uniform_(norm.weight, 0.5, 1.5)

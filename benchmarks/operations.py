@@ -1,4 +1,4 @@
-"""The SimAM operation by each of its paths, ready for the clock."""
+"""Runners of the SimAM operation by each of its paths."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -18,7 +18,7 @@ from timm_attn.ops.triton import runs_on_triton
 
 E_LAMBDA = 0.1
 OURS, FORMULA, COPY = 'simam', 'formula', 'copy'
-# How many maps of the input's size must be read or written, each once
+# How many maps of the input's size an operation must read or write
 MAPS: Mapping[str, int] = {'forward': 2, 'backward': 3, 'training': 5, COPY: 2}
 Operation = Callable[[Tensor], Tensor]
 Context = Callable[[], AbstractContextManager[Any]]
@@ -46,7 +46,7 @@ def simam_runners(
     simam = partial(ops.simam, e_lambda=E_LAMBDA)
     for path in reversed(PATHS):
         if path == 'triton' and not runs_on_triton(x):
-            continue  # its interpreter is no measure of it
+            continue  # Triton's interpreter is too slow to compare
         with ops.use_simam_path(path):
             if ops.simam_path(x) == path:
                 runners[path] = _runner(work, simam, partial(ops.use_simam_path, path), x)

@@ -1,4 +1,4 @@
-"""Memory that a piece of work needs, in MiB."""
+"""Peak memory of a call, in MiB."""
 
 import json
 import os
@@ -14,7 +14,7 @@ MIB = 2**20
 
 
 def peak_mib(run: Callable[[], Any], device: torch.device) -> float:
-    """The most that torch's allocator had given out at any moment of a call, beyond what it had before.
+    """The peak of torch's allocator during a call, beyond what was allocated before.
 
     On CUDA by max_memory_allocated, on the CPU by the allocations and frees that torch's profiler records; what a
     library takes past the allocator is in neither. Weights and the optimizer's state were there before.
@@ -24,7 +24,7 @@ def peak_mib(run: Callable[[], Any], device: torch.device) -> float:
         before = torch.cuda.memory_allocated(device)
         run()
         return (torch.cuda.max_memory_allocated(device) - before) / MIB
-    os.environ.setdefault('KINETO_LOG_LEVEL', '99')  # else the profiler tells stderr that it starts and stops
+    os.environ.setdefault('KINETO_LOG_LEVEL', '99')  # else the profiler logs its start and stop to stderr
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
         run()
     with tempfile.TemporaryDirectory() as folder:

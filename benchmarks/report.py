@@ -1,4 +1,4 @@
-"""One run, printed as it goes, with a picture and the numbers beside it."""
+"""One run: prints results as they come, then writes a picture and the numbers."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,6 +12,7 @@ from benchmarks.cases import choose
 from benchmarks.environment import cores, environment, load_average
 from benchmarks.figure import SpeedBar, SpeedPanel, benchmark_figure
 from benchmarks.measured import Measured, Outcome, measure, outcome_rows, outcomes, rows_of
+from benchmarks.targets import Target, targets_of
 from timm_attn import figures
 from timm_attn.figures.canvas import check_format
 from timm_attn.files import check_writable
@@ -34,7 +35,7 @@ def benchmark(
         numbers: their format: 'json', with the environment and the targets, or 'csv'.
         quick: fewer cases and rounds: a minute on 2 cores instead of ten.
         only: a glob of the cases' names.
-        threads: of torch on the CPU; by default one a core.
+        threads: of torch on the CPU; by default one per core.
         compiled: also the nets under torch.compile.
 
     Raises:
@@ -56,13 +57,14 @@ def benchmark(
     where = environment(threads or cores())
     print(text.environment_line(where), flush=True)
     results: list[Measured] = []
+    targets = targets_of(only)
     with _settings(where['threads']):
         for case in runnable:
             results.append(measure(case, quick))
             where['load_after'] = load_average()
-            file = _write(out, numbers, where, results)
+            file = _write(out, numbers, where, results, targets)
             print('\n'.join(text.case_lines(results[-1])), flush=True)
-    found = outcomes(results)
+    found = outcomes(results, targets)
     print('\n'.join((*text.table3_lines(results), *text.target_lines(found))))
     print(f'\nload average before {where["load_before"]}, after {where["load_after"]}', flush=True)
     machine = (where['cpu'], f'{where["threads"]} threads', where['gpu'], where['date'][:10])
@@ -70,14 +72,16 @@ def benchmark(
     return [figures.save(benchmark_figure(title, _panels(results, found)), out), file]
 
 
-def _write(out: Path, numbers: str, where: dict[str, Any], results: Sequence[Measured]) -> Path:
-    """All that is known so far: a run that is cut off leaves what it has measured."""
-    about = {'environment': where, 'targets': list(outcome_rows(outcomes(results)))}
+def _write(
+    out: Path, numbers: str, where: dict[str, Any], results: Sequence[Measured], targets: Sequence[Target]
+) -> Path:
+    """Writes the results so far, so that an interrupted run leaves what it has measured."""
+    about = {'environment': where, 'targets': list(outcome_rows(outcomes(results, targets)))}
     return write_numbers(out, numbers, (row for measured in results for row in rows_of(measured)), about)
 
 
 def _panels(results: Sequence[Measured], found: Sequence[Outcome]) -> Iterator[SpeedPanel]:
-    """A panel a case, with the targets that are about its reference."""
+    """One panel per case, with the targets against its reference."""
     for case, measured in ((measured.case, measured) for measured in results):
         mine = [o.target for o in found if o.target.case == case.name and o.target.quantity == 'speed']
         limits = {t.variant: t.limit for t in mine if t.against in ('', case.reference)}

@@ -1,5 +1,6 @@
-"""What the benchmark must show, as data."""
+"""The targets of the benchmark."""
 
+import fnmatch
 import operator
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ class Target:
         case, variant: as in cases.all_cases().
         limit: that the median must reach ('speed') or must not exceed ('saved_inputs').
         against: the variant that it is compared with; by default the case's reference.
-        elsewhere: the variant that stands for the best there is elsewhere; '' where there is none.
+        elsewhere: the variant that is the best implementation elsewhere; '' where there is none.
         quantity: 'speed', the ratio of two rates, or a column of Runner.memory.
     """
 
@@ -77,3 +78,8 @@ TARGETS: tuple[Target, ...] = (
     *_nets('cuda/compiled/b128/bf16', 'GPU bf16 compiled, batch 128', _all(0.95)),
     *_nets('cuda/resnet50/training/b64/bf16', 'GPU bf16 training step, batch 64', _all(0.95)),
 )  # fmt: skip
+
+
+def targets_of(only: str) -> list[Target]:
+    """The targets whose case has a name that matches a glob."""
+    return [target for target in TARGETS if fnmatch.fnmatchcase(target.case, only)]

@@ -1,4 +1,4 @@
-"""What `python -m benchmarks` prints."""
+"""The printed text of `python -m benchmarks`."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -9,12 +9,12 @@ from benchmarks.measured import MEMORY, Measured, Outcome
 HEADS = {'saved_mib': 'MiB saved', 'saved_inputs': 'inputs saved', 'peak_mib': 'MiB at peak'}
 NOTES = {
     'saved_mib': 'saved: what autograd keeps for backward, weights left out',
-    'peak_mib': "peak: the most that torch's allocator had given out in a step beyond what it had before",
+    'peak_mib': "peak: the most that torch's allocator held in a step beyond what it held before",
 }
 
 
 def environment_line(environment: Mapping[str, Any]) -> str:
-    """All of it in one line."""
+    """The environment in one line."""
     return ', '.join(f'{key}: {"none" if value is None else value}' for key, value in environment.items())
 
 
@@ -48,7 +48,7 @@ def table3_lines(results: Sequence[Measured]) -> Iterator[str]:
 
 
 def target_lines(outcomes: Sequence[Outcome]) -> Iterator[str]:
-    """what | target | elsewhere | measured (spread) | met / missed, the second but last of the same rounds."""
+    """A Markdown table of the targets; 'elsewhere' was measured in the same rounds."""
     yield '\n| what | target | elsewhere | measured (quartiles) | |'
     yield '| --- | ---: | ---: | ---: | --- |'
     for o in outcomes:

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Writes Fashion-MNIST as one tar of class folders (PNG) a split, which timm reads unchanged as RGB.
+"""Writes Fashion-MNIST as one tar of class folders (PNG) per split, which timm reads unchanged as RGB.
 
     python scripts/fashion_mnist_to_tar.py /usr/share/datasets/fashion-mnist OUT_DIR
 

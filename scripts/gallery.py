@@ -44,13 +44,13 @@ def samples() -> tuple[list[Path], list[Path]]:
 
 
 def commands(explained: Sequence[Path], disagreed: Sequence[Path], images: Path) -> list[list[object]]:
-    """The arguments of `timm-attn`, one row per picture or several."""
+    """The arguments of `timm-attn`, one row for one picture or several."""
     return [
-        ['explain', NET, *explained, '--layer', 'layer1.2.conv_attn', '--out', GALLERY],
-        ['explain', NET, *disagreed, '--against', PLAIN, '--out', GALLERY],
-        ['selectivity', PLAIN, images, '--against', NET, '--out', GALLERY / 'selectivity.png'],
-        ['profile', NET, images, '--classes', '1_trouser', '5_sandal', '8_bag', '--out', GALLERY / 'profile.png'],
-        ['cost', 'cifar_resnet20_cbam', '--out', GALLERY / 'cost.png'],
+        ['explain', NET, *explained, '--layer', 'layer1.2.conv_attn', '--output', GALLERY],
+        ['explain', NET, *disagreed, '--against', PLAIN, '--output', GALLERY],
+        ['selectivity', PLAIN, images, '--against', NET, '--output', GALLERY / 'selectivity.png'],
+        ['profile', NET, images, '--classes', '1_trouser', '5_sandal', '8_bag', '--output', GALLERY / 'profile.png'],
+        ['cost', 'cifar_resnet20_cbam', '--output', GALLERY / 'cost.png'],
     ]
 
 

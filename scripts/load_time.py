@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""What the verification of a checkpoint costs: ours against timm's own loading of the same file, and one sha256 pass.
+"""Times loading a verified checkpoint against timm's loading of the same file and one sha256 pass.
 
-The file is a resnet50_simam of random weights (102 MB), imported as an upstream checkpoint would be. Interleaved,
-the medians of several rounds in one process.
+The file is a resnet50_simam of random weights (102 MB), imported like an upstream checkpoint. Runs are
+interleaved; medians of several rounds in one process.
 """
 
 import os

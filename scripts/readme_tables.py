@@ -84,7 +84,7 @@ def measured_speeds(numbers: Mapping[str, Any]) -> str:
 
 
 def printed_speeds(numbers: Mapping[str, Any]) -> str:
-    """Images a second of SimAM Table 3 beside those of a benchmark."""
+    """Images per second of SimAM Table 3 beside those of a benchmark."""
     rows = [row for row in numbers['rows'] if row['paper_fps'] is not None]
     plain = {row['case']: row['paper_fps'] for row in rows if row['variant'] == row['reference']}
     lines = [

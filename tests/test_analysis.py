@@ -167,7 +167,7 @@ def test_hooks_are_gone_after_an_exception() -> None:
 def test_a_scripted_or_compiled_net_is_refused(make: Callable[[nn.Module], nn.Module], what: str) -> None:
     model = make(timm.create_model('cifar_resnet20_bam').eval())
     for call in CALLS.values():
-        with pytest.raises(ValueError, match=f'do not run in a {what} one: analyse the net before that'):
+        with pytest.raises(ValueError, match=f'do not run in a {what} net: analyse the net before that'):
             call(model)
 
 

@@ -356,6 +356,17 @@ def test_a_quick_run_of_one_case_as_csv(tiny: None, monkeypatch: pytest.MonkeyPa
     assert head.startswith('case,variant,reference,rounds,ms,') and out.is_file()
 
 
+def test_a_run_of_some_cases_is_about_their_targets(
+    tiny: None, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    out = tmp_path / 'speed.png'
+    assert main(['--quick', '--only', 'cpu/op/*', '--threads', '1', '--output', str(out)]) == 0
+    expected = [target.what for target in TARGETS if target.case.startswith('cpu/op/')]
+    rows = [line.split(' | ')[0][2:] for line in capsys.readouterr().out.splitlines() if line.startswith('| ')]
+    assert rows[2:] == expected and len(expected) == 4  # below the heads
+    assert [t['what'] for t in json.loads(out.with_suffix('.json').read_text())['targets']] == expected
+
+
 def test_what_was_measured_is_kept(tiny: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A run that is cut off leaves the cases it has finished."""
 

@@ -1,5 +1,6 @@
 """The console command: what it prints, and one line with a non-zero exit for what it cannot do."""
 
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -9,8 +10,10 @@ import pytest
 from PIL import Image
 
 from timm_attn import demo, zoo
+from timm_attn.catalog import HOW
 from timm_attn.cli import main
 from timm_attn.data.fashion_mnist import FashionMNIST
+from timm_attn.weights.manifest import PATTERNS
 
 NAME = 'cifar_resnet20_simam'
 
@@ -30,7 +33,8 @@ def fail(capsys: pytest.CaptureFixture[str], *argv: object) -> str:
 def test_list(capsys: pytest.CaptureFixture[str]) -> None:
     lines = run(capsys, 'list').splitlines()
     assert [line.split()[0] for line in lines] == zoo.names()
-    assert f'{NAME}  [fmnist]' in lines
+    assert f'{NAME}  [fmnist bundled]' in lines and 'resnet50_bam_mul  [authors_in1k import]' in lines
+    assert set(HOW) == set(PATTERNS['kind'].split('|'))
     assert 'resnet50_bam' in run(capsys, 'list', '*_bam').splitlines()
     assert "No model matches 'x*'" in fail(capsys, 'list', 'x*')
 
@@ -88,7 +92,7 @@ def test_paper(capsys: pytest.CaptureFixture[str]) -> None:
     assert "Unknown table 'BAM 99'" in fail(capsys, 'paper', 'BAM 99')
 
 
-def test_training_verbs_refuse_in_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_training_commands_refuse_in_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     common = ['--model', NAME, '--data-dir', tmp_path / 'gone', '--output', tmp_path / 'out']
     assert "no recipe 'x'" in fail(capsys, 'train', '--config', 'x', *common)
     assert 'no folder' in fail(capsys, 'train', '--config', 'finetune', '--device', 'cpu', *common)
@@ -129,7 +133,7 @@ sys.exit(timm_attn_command.main())
     'moment', ['torch', 'numpy', 'timm', 'timm_attn.zoo', 'timm_attn.cli.weights', 'timm_attn.catalog', 'exit']
 )
 def test_ctrl_c_at_any_moment_is_one_line(moment: str) -> None:
-    """In the imports of the package and of a verb, while the verb runs, and when it has run."""
+    """In the imports of the package and of a command, while the command runs, and when it has run."""
     command = [sys.executable, '-c', INTERRUPTED, moment, 'list', 'cifar_resnet20_*']
     run = subprocess.run(command, capture_output=True, text=True)
     assert (run.returncode, run.stderr) == (130, 'timm-attn: interrupted.\n')
@@ -150,3 +154,15 @@ def test_the_console_command_is_the_module_outside_of_the_package() -> None:
     assert 'only-include = ["timm_attn", "timm_attn_command.py"]' in project
     command = [sys.executable, '-m', 'timm_attn.cli', 'info', NAME]
     assert 'parameters: 272,474' in subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+@pytest.mark.skipif(shutil.which('git') is None, reason='needs git')
+def test_git_ignores_what_commands_leave_in_the_clone(tmp_path: Path) -> None:
+    numbers = [f'{NAME}_{report}.{kind}' for report in ('cost', 'profile', 'selectivity') for kind in ('csv', 'json')]
+    figures = [f'coat_17_{NAME}.svg', f'{NAME}_cost.png', 'timm_attn_demo.png', 'benchmark.png', 'curves.png']
+    files = [*numbers, *figures, 'benchmark.json', 'suite0.log', 'runs/images/validation.tar']
+    shutil.copy(Path(__file__).parents[1] / '.gitignore', tmp_path)
+    subprocess.run(['git', 'init', '-q'], cwd=tmp_path, check=True)
+    command = ['git', 'check-ignore', *files, 'docs/gallery/cost.png', 'weights_manifest.json', 'results/x.csv']
+    found = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True).stdout
+    assert found.split() == files

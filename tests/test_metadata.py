@@ -13,6 +13,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from timm_attn.reports.net import load_net
+from timm_attn.reports.predict import predict
 from timm_attn.training.validate import validate
 from timm_attn.weights.metadata import INPUT, MODEL, input_metadata, model_metadata
 from timm_attn.weights.publish import prepare
@@ -352,3 +353,34 @@ def test_a_picture_is_shown_by_a_file_that_says_nothing_odd(tmp_path: Path) -> N
     net = load_net(NAME, written(tmp_path, recipe, options={'class_names': list('abcdefghij')}))
     assert net.data_config['mean'] == (0.5,) * 3 and net.labels == list('abcdefghij')
     net.ranked(net.probabilities(net.prepare(Image.new('RGB', (40, 50)))))
+
+
+def test_the_names_of_the_classes_follow_the_checkpoint(tmp_path: Path) -> None:
+    cfg: Any = timm.create_model(NAME, pretrained=True).pretrained_cfg
+    assert len(cfg['label_names']) == 10
+    for others in (
+        timm.create_model(NAME, pretrained=True, num_classes=3),
+        timm.create_model(NAME, pretrained=True, num_classes=0),
+        timm.create_model(NAME, pretrained=True, features_only=True),
+        timm.create_model(NAME),
+        load_net(NAME, written(tmp_path, {})).model,
+    ):
+        assert 'label_names' not in others.pretrained_cfg
+    own = timm.create_model(NAME, num_classes=2, pretrained_cfg_overlay=dict(label_names=('a', 'b')))
+    assert own.pretrained_cfg['label_names'] == ('a', 'b')
+
+
+def test_the_names_of_the_classes_go_to_the_hub_and_back(tmp_path: Path) -> None:
+    names = ['cat', 'dog', 'fox']
+    state = timm.create_model(NAME, num_classes=3).state_dict()
+    net = load_net(NAME, written(tmp_path, {}, tensors=state, options=dict(class_names=names)))
+    assert list(net.model.pretrained_cfg['label_names']) == names == net.labels
+    timm.models.save_for_hf(net.model, str(tmp_path / 'hub'), safe_serialization=True)
+    model = timm.create_model(f'local-dir:{tmp_path / "hub"}', pretrained=True)
+    assert list(model.pretrained_cfg['label_names']) == names
+    torch.testing.assert_close(dict(model.state_dict()), dict(state))
+    loaded = load_net(f'local-dir:{tmp_path / "hub"}')
+    picture = tmp_path / 'picture.png'
+    Image.new('RGB', (28, 28)).save(picture)
+    ((_, classes),) = predict(loaded, [picture])
+    assert {label for label, _ in classes} == set(names)

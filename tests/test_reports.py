@@ -1,9 +1,10 @@
-"""The verbs explain, profile, selectivity and cost: their files and numbers, and one line for what they cannot do."""
+"""The commands explain, profile, selectivity and cost: their files, their numbers, and one line per refusal."""
 
 import csv
 import json
 import re
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from timm_attn.cli import main
 from timm_attn.data.fashion_mnist import CLASSES, FashionMNIST
 from timm_attn.reports.explain import compare, explain
 from timm_attn.reports.net import distinct, load_net
+from timm_attn.reports.predict import predict
 
 PLAIN, SIMAM = 'cifar_resnet20', 'cifar_resnet20_simam'
 PER_CLASS = 3
@@ -305,3 +307,25 @@ def test_without_matplotlib(capsys: pytest.CaptureFixture[str], monkeypatch: pyt
     monkeypatch.setattr('importlib.util.find_spec', lambda name: None)
     for argv in (f'explain {SIMAM} good.png', f'profile {SIMAM} one', f'selectivity {PLAIN} one', f'cost {SIMAM}'):
         assert "Figures need matplotlib: pip install 'timm-attn[plots]'." in failure(capsys, argv)
+
+
+def test_one_warning_where_photographs_are_shrunk_to_a_small_input(
+    caplog: pytest.LogCaptureFixture, folder: Path, tmp_path: Path
+) -> None:
+    own = next(folder.glob('*/*.png'))
+    large = [tmp_path / 'a.png', tmp_path / 'b.png']
+    for path in large:
+        Image.open(own).resize((96, 80)).save(path)
+    Image.open(own).resize((56, 300)).save(tmp_path / 'narrow.png')
+    net, said = load_net(SIMAM), f'{SIMAM} is for small images: the net sees 28x28 pixels, your images have 96x80.'
+    predict(net, [own, tmp_path / 'narrow.png'])
+    assert not caplog.messages
+    predict(net, [own, *large])
+    assert caplog.messages == [said] and caplog.records[0].levelname == 'WARNING'
+    list(explain(net, large, tmp_path / 'sheets'))
+    assert caplog.messages == [said] * 2
+    list(compare((net, load_net(PLAIN)), large, tmp_path / 'sheets'))
+    assert caplog.messages[2:] == [said, said.replace(SIMAM, PLAIN)]
+    predict(load_net('cifar_resnet20_se'), large[:1])
+    predict(replace(net, data_config={**net.data_config, 'input_size': (3, 64, 64)}), large)
+    assert len(caplog.messages) == 5

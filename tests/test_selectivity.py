@@ -112,7 +112,7 @@ LABELS = {  # of 3 images: what is wrong, and how it is called
 @pytest.mark.parametrize('call', PER_CLASS)
 def test_labels_that_are_none(call: str, labels: str) -> None:
     given, found = LABELS[labels]
-    valid = 'a tensor of 3 integers from 0 to 1, one an image'
+    valid = 'a tensor of 3 integers from 0 to 1, one per image'
     with pytest.raises(ValueError, match=rf'The labels must be {valid}, but got .*{found}'):
         PER_CLASS[call](timm.create_model('cifar_resnet20_se'), [(torch.randn(3, 3, 28, 28), given)], 2)
 

@@ -94,6 +94,8 @@ def test_another_source_is_not_replaced_by_the_bundled_file(source: dict[str, st
     'name, message',
     [
         ('resnet50_srm', r'No pretrained weights exist for resnet50_srm: .*`timm-attn weights list`'),
+        ('resnet50_bam', r'for resnet50_bam: .* shows, such as resnet50_cbam, .*resnet50_bam_mul\.$'),
+        ('cifar_wrn28_8_se', r'for cifar_wrn28_8_se: .* `timm-attn weights list` shows\.$'),
         ('resnet50_srm.tag', r'Invalid pretrained tag \(tag\) for resnet50_srm: its tags are none'),
         ('resnet50_simam', r'by .*ZjjConan/SimAM; claimed top-1 on ImageNet-1k 77.45 %.*FILE` once'),
         (

@@ -1,4 +1,4 @@
-"""What the zoo holds, in words: for `timm-attn list` and `timm-attn info`."""
+"""The text of `timm-attn list` and `timm-attn info`."""
 
 import difflib
 import fnmatch
@@ -10,6 +10,9 @@ import timm
 
 from timm_attn import weights, zoo
 from timm_attn.attach import attention_layers
+
+# Where weights come from, by kind: in the package, fetched on first use, or by one `timm-attn weights import`
+HOW = {'bundled': 'bundled', 'published': 'fetched', 'upstream': 'import'}
 
 
 def require(full_name: str) -> str:
@@ -30,7 +33,7 @@ def require(full_name: str) -> str:
 
 
 def listing(pattern: str = '*') -> list[str]:
-    """The names that match a glob, each with the tags of its checkpoints.
+    """The names that match a glob, each with the tags of its checkpoints and where their weights come from (HOW).
 
     Raises:
         ValueError: none does.
@@ -38,12 +41,12 @@ def listing(pattern: str = '*') -> list[str]:
     found = fnmatch.filter(zoo.names(), pattern)
     if not found:
         raise ValueError(f'No model matches {pattern!r}: `timm-attn list` shows all {len(zoo.names())}.')
-    tags = {name: ' '.join(c.tag for c in weights.checkpoints_of(name)) for name in found}
+    tags = {name: ', '.join(f'{c.tag} {HOW[c.kind]}' for c in weights.checkpoints_of(name)) for name in found}
     return [f'{name}  [{tags[name]}]' if tags[name] else name for name in found]
 
 
 def description(full_name: str) -> list[str]:
-    """What a model is: parameters, attention layers and their equation, input, checkpoints."""
+    """A model in words: parameters, attention layers and their equation, input, checkpoints."""
     name = require(full_name).partition('.')[0]
     model = timm.create_model(name, device='meta')
     cfg: Any = model.default_cfg

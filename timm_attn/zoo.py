@@ -22,10 +22,10 @@ __all__ = ['names', 'register']
 
 @dataclass(frozen=True)
 class Model:
-    """What a name stands for.
+    """A registered name: its backbone and its attention.
 
     Args:
-        attention: the row with the backbone's defaults over its own; None for the plain net.
+        attention: the row, its defaults updated by the backbone's overrides; None for the plain net.
     """
 
     name: str
@@ -35,7 +35,7 @@ class Model:
     def build(
         self, attn_kwargs: Mapping[str, Any] | None, out_indices: int | Sequence[int] | None, **kwargs: Any
     ) -> nn.Module:
-        """What timm's builder takes as the model class: the plain net, then the attention in its slots."""
+        """Builds the plain net and puts the attention into its slots; timm's builder calls it as the model class."""
         if self.attention is None and attn_kwargs is not None:
             raise TypeError(f'A net without attention takes no attn_kwargs, but got {dict(attn_kwargs)}.')
         net = self.backbone.build(**kwargs)
@@ -50,7 +50,7 @@ class Model:
         """attn_kwargs for weights that were trained with the recorded ones.
 
         Raises:
-            ValueError: the caller asks for others: the weights would load and compute something else.
+            ValueError: the caller asks for others, with which the weights would load and compute something else.
         """
         asked = attn_kwargs or {}
         if self.attention is not None:
@@ -113,7 +113,7 @@ def _join(attention_rows: Mapping[str, Attention], backbone_rows: Mapping[str, B
 
 
 def _published() -> dict[str, list[weights.Checkpoint]]:
-    """The manifest's records by model name. Without a readable manifest the nets are there, but no weights."""
+    """The manifest's records by model name. If it cannot be read, the nets have no weights."""
     published: dict[str, list[weights.Checkpoint]] = {}
     try:
         for checkpoint in weights.checkpoints():
@@ -153,7 +153,7 @@ def _entrypoint(row: Model) -> Callable[..., nn.Module]:
         trained_with: dict[str, Any] = {}
         if pretrained:
             checkpoint = weights.chosen_checkpoint(row.name, kwargs)
-            # the manifest's word comes before that of a config.json on the hub, which nothing verifies
+            # the manifest comes before a config.json on the hub, which nothing verifies
             trained_with = dict(checkpoint.model_args if checkpoint else kwargs.get('pretrained_model_args') or {})
             if checkpoint or trained_with:
                 attn_kwargs = row.options_with(trained_with.get('attn_kwargs') or {}, attn_kwargs)
@@ -165,7 +165,8 @@ def _entrypoint(row: Model) -> Callable[..., nn.Module]:
             _try_config(row, attn_kwargs, kwargs, file)
         build = partial(row.build, attn_kwargs, kwargs.get('out_indices') if kwargs.get('features_only') else None)
         model: Any = build_model_with_cfg(build, row.name, pretrained, feature_cfg=features, **kwargs)
-        if trained_with:  # what timm writes into the config.json of a copy
+        weights.keep_label_names(model, pretrained, kwargs.get('pretrained_cfg_overlay'))
+        if trained_with:  # timm writes them into the config.json of a copy
             model._model_args = {**trained_with, **({'attn_kwargs': dict(attn_kwargs)} if attn_kwargs else {})}
         return model
 

@@ -1,4 +1,4 @@
-"""Functions (model, images) -> tensors that show what a net attends to, and what that costs; no plotting."""
+"""Functions (model, images) -> tensors: attention maps, Grad-CAM, selectivity, cost; no plotting."""
 
 from timm_attn.analysis.attention_maps import attention_maps, branch_maps, channel_profile, resized, spatial_map
 from timm_attn.analysis.channel_profiles import channel_profiles

@@ -1,4 +1,4 @@
-"""What the attention layers of a net apply to their maps."""
+"""The factors that the attention layers of a net apply to their maps."""
 
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
@@ -30,8 +30,8 @@ def attention_maps(model: nn.Module, images: Tensor) -> dict[str, Tensor]:
 
     SimAM's weights, BAM's 1 + M(F), CBAM's Mc * Ms, the gates of SE, ECA and SRM.
 
-    Shape: (N, C, H, W) of the layer's own map, with 1 where the attention does not vary (channel gates: H and W).
-    `spatial_map`, `channel_profile` and `resized` make pictures and curves of it.
+    Shape: (N, C, H, W) of the layer's own map, with size 1 where it is constant (channel gates: H and W).
+    `spatial_map`, `channel_profile` and `resized` reduce it to maps and curves.
 
     Raises:
         ValueError: the model has no attention layers, or is scripted or compiled; the images are no batch for it.
@@ -45,8 +45,7 @@ def attention_maps(model: nn.Module, images: Tensor) -> dict[str, Tensor]:
 def branch_maps(model: nn.Module, images: Tensor) -> dict[str, dict[str, Tensor]]:
     """The branches 'channel', (N, C, 1, 1), and 'spatial', (N, 1, H, W), of BAM and CBAM layers, by the layer's path.
 
-    CBAM's are its gates, whose product is the factor; BAM's are Mc(F) and Ms(F) of its Eq. 3 and 4, ahead of the
-    sigmoid that joins them.
+    CBAM's are its gates, whose product is the factor; BAM's are Mc(F) and Ms(F) of its Eq. 3 and 4, before the sigmoid.
 
     Raises:
         ValueError: the model has no layer of that kind, or is scripted or compiled; the images are no batch for it.

@@ -25,10 +25,10 @@ class ClassMeans:
         return cls(torch.zeros(num_classes, channels, dtype=torch.float64), torch.zeros(num_classes, dtype=torch.int64))
 
     def add(self, values: Tensor, labels: Tensor) -> None:
-        """Takes in a value a channel, (N, C), of images with labels, (N,).
+        """Adds one value per image and channel, (N, C), under the images' labels, (N,).
 
         Raises:
-            ValueError: there is not one integer an image, or one is no class.
+            ValueError: there is not one integer per image, or one of them is no class.
         """
         num_classes = len(self.counts)
         labels = _checked_labels(labels, len(values), num_classes)
@@ -44,11 +44,11 @@ class ClassMeans:
 def class_means(
     model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], num_classes: int, values: dict[str, Tensor]
 ) -> dict[str, ClassMeans]:
-    """The means of what hooks leave in `values` at each forward pass: (N, C) of each layer, by its path.
+    """The class means of `values`, which hooks fill at each forward pass with (N, C) per layer path.
 
     Raises:
         ValueError: there are no images, images or labels are not what class_selectivity takes, or a value is NaN or
-            infinite: it would make its class one that is not there.
+            infinite, which would make the means of its class meaningless.
     """
     positive_integer('num_classes', num_classes)
     means: dict[str, ClassMeans] = {}
@@ -67,10 +67,10 @@ def class_means(
 
 
 def _checked_labels(labels: Any, n: int, num_classes: int) -> Tensor:
-    """The classes of n images as torch counts with them."""
+    """The labels of n images as int64 on the CPU, checked."""
     is_integer = isinstance(labels, Tensor) and labels.dtype in _INTEGERS
     if not is_integer or labels.shape != (n,):
-        valid = f'{n} integers from 0 to {num_classes - 1}, one an image'
+        valid = f'{n} integers from 0 to {num_classes - 1}, one per image'
         raise ValueError(f'The labels must be a tensor of {valid}, but got {described(labels)}.')
     labels = labels.long().cpu()
     wrong = labels[(labels < 0) | (labels >= num_classes)]

@@ -1,4 +1,4 @@
-"""What the layers of a net cost: parameters, arithmetic, memory traffic, memory for the backward pass, time."""
+"""The cost of a net's layers: parameters, arithmetic, memory traffic, memory for the backward pass, time."""
 
 import statistics
 import time
@@ -19,13 +19,13 @@ NET = '(whole net)'
 
 
 class Cost(NamedTuple):
-    """What one layer costs for a batch, in evaluation mode.
+    """The cost of one layer for a batch, in evaluation mode.
 
     Args:
         path, kind: the layer's path in the model, and its class.
         shape: of its input, (N, C, H, W).
         params: parameters.
-        macs: multiply-accumulates of its convolutions and matrix products; scaling a map by its attention is none.
+        macs: multiply-accumulates of its convolutions and matrix products; scaling by attention counts nothing.
         moved_bytes: memory traffic, if each of torch's operations reads its inputs and writes its outputs once.
         saved_bytes: what the forward pass keeps for the backward pass, parameters and buffers left out.
         milliseconds: the median time of a forward pass without gradients.
@@ -81,7 +81,7 @@ def _cost(layer: nn.Module, x: Tensor, repeats: int) -> tuple[Any, ...]:
 
 
 class _Traffic(TorchDispatchMode):
-    """Counts what passes torch's dispatcher; views move nothing."""
+    """Counts the operations that torch dispatches; views move nothing."""
 
     macs = moved_bytes = 0
 
@@ -99,7 +99,7 @@ class _Traffic(TorchDispatchMode):
 
 
 def _touched_bytes(t: Any) -> int:
-    """The bytes of the different elements of a tensor: an expanded one repeats its own."""
+    """The bytes of a tensor in memory; an expanded dimension counts once."""
     if not isinstance(t, Tensor):
         return 0
     elements = 1
@@ -109,7 +109,7 @@ def _touched_bytes(t: Any) -> int:
 
 
 def saved_bytes(run: Callable[[Tensor], Any], x: Tensor, own: Iterable[Tensor] = ()) -> int:
-    """The storages that autograd keeps of a call for the backward pass, each counted once, those of `own` not."""
+    """The bytes that autograd saves for the backward pass of a call, each storage once, those of `own` left out."""
     not_counted = {t.untyped_storage().data_ptr() for t in own}
     kept: dict[int, torch.UntypedStorage] = {}  # holding them keeps their addresses from being used again
 
@@ -138,6 +138,6 @@ def _milliseconds(run: Callable[[Tensor], Any], x: Tensor, repeats: int) -> floa
 
 
 def finish(device: torch.device) -> None:
-    """Waits for what a device has been told to do."""
+    """Waits until a device has run everything that was queued on it."""
     if device.type != 'cpu':
         torch.accelerator.synchronize(device)

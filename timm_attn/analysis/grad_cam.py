@@ -1,4 +1,4 @@
-"""Grad-CAM (Selvaraju et al., ICCV 2017): where a layer's map speaks for a class."""
+"""Grad-CAM (Selvaraju et al., ICCV 2017): where a layer's map supports a class."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -20,7 +20,7 @@ def grad_cam(
     place: str = 'after',
     classes: int | Sequence[int] | Tensor | None = None,
 ) -> Tensor:
-    """relu(sum_c mean_ij(dS / dA_cij) * A_c) of a map A of a ConvNet and the logit S of a class, one map an image.
+    """relu(sum_c mean_ij(dS / dA_cij) * A_c) of a map A of a ConvNet and the logit S of a class, one map per image.
 
     Shape: (N, 3, H, W) -> (N, h, w), at the resolution of A; `resized` brings it to the input's. The model, its modes
     and the gradients of its parameters stay as they are.
@@ -58,8 +58,8 @@ def grad_cam(
 
 def _before(layers: Mapping[str, nn.Module], taken: dict[str, Tensor]) -> Any:
     def take(path: str, layer: nn.Module, x: Any) -> Tensor:
-        taken[path] = feature_map(path, x).clone()  # of its own: others may use x, too
-        return taken[path].clone()  # what follows may work in place
+        taken[path] = feature_map(path, x).clone()  # a node of its own: other layers may use x, too
+        return taken[path].clone()  # the next layer may work in place
 
     return hooked(layers, before=take)
 

@@ -18,7 +18,7 @@ def hooked(
     before: Callable[[str, Any, Any], Tensor | None] | None = None,
     after: Callable[[str, Any, Any, Any], Tensor | None] | None = None,
 ) -> Iterator[None]:
-    """Calls `before(path, layer, x)` ahead of each layer and `after(path, layer, x, y)` behind it.
+    """Calls `before(path, layer, x)` before each layer and `after(path, layer, x, y)` after it.
 
     A tensor that they return replaces the input x or the output y. The hooks are gone afterwards, also after an
     exception.
@@ -66,7 +66,7 @@ def record(layers: Mapping[str, nn.Module], reading: Callable[[Any, Tensor], T])
 
 @contextmanager
 def observed(model: nn.Module) -> Iterator[None]:
-    """The net in evaluation mode inside the with block, and every module in its own mode again afterwards.
+    """The net in evaluation mode inside the block; afterwards every module has its own mode again.
 
     Raises:
         ValueError: hooks of the net would not run, because it is scripted or compiled.
@@ -96,7 +96,7 @@ def find_layers(model: nn.Module, paths: Iterable[str]) -> dict[str, nn.Module]:
 
 
 def feature_map(path: str, x: Any) -> Tensor:
-    """What went into or came out of a layer, if it is a batch of maps, (N, C, H, W).
+    """A layer's input or output, checked to be a batch of maps, (N, C, H, W).
 
     Raises:
         ValueError: it is not.
@@ -107,12 +107,12 @@ def feature_map(path: str, x: Any) -> Tensor:
 
 
 def described(x: Any) -> str:
-    """What a message says was given in place of the right tensor."""
+    """A wrong argument in words, for messages."""
     return f'a tensor of shape {tuple(x.shape)} and {x.dtype}' if isinstance(x, Tensor) else type(x).__name__
 
 
 def require_images(images: Any) -> None:
-    """Raises ValueError for what is no batch of images, (N, 3, H, W)."""
+    """Raises ValueError unless the argument is a batch of images, (N, 3, H, W)."""
     if not isinstance(images, Tensor) or images.dim() != 4 or 0 in images.shape[1:]:
         raise ValueError(f'The images must be a tensor of shape (N, 3, H, W), but got {described(images)}.')
 
@@ -126,7 +126,7 @@ def run(model: nn.Module, images: Tensor) -> Any:
     require_images(images)
     try:
         return model(images)
-    except RuntimeError as error:  # not asked before: a net may well convert or move its images itself
+    except RuntimeError as error:  # checked afterwards: a net may convert or move its images itself
         own = next(((p.dtype, p.device) for p in model.parameters()), None)
         if own in (None, (images.dtype, images.device)):
             raise
@@ -135,7 +135,7 @@ def run(model: nn.Module, images: Tensor) -> Any:
 
 
 def refuse_compiled(model: nn.Module) -> None:
-    """Raises ValueError where the hooks of a net would not run, or see what it is made of."""
+    """Raises ValueError where the hooks of a net would not run, or its layers are fused."""
     for module in model.modules():
         what = None
         if isinstance(module, torch.jit.ScriptModule):
@@ -145,4 +145,4 @@ def refuse_compiled(model: nn.Module) -> None:
         elif isinstance(module, FusedAttention | FusedSimAM):
             what = 'fused'
         if what is not None:
-            raise ValueError(f'The hooks that look into a net do not run in a {what} one: analyse the net before that.')
+            raise ValueError(f'Hooks do not run in a {what} net: analyse the net before that.')

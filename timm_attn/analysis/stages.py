@@ -1,4 +1,4 @@
-"""What a net is doing stage by stage."""
+"""The maps and the attention of a net, stage by stage."""
 
 from typing import Any, NamedTuple
 
@@ -10,7 +10,7 @@ from timm_attn.attach import attention_layers
 
 
 class StageView(NamedTuple):
-    """The map at the end of a stage, and what the last attention layer that ran in the stage did.
+    """The output of a stage, and the input, factor and output of the last attention layer in it.
 
     Args:
         path: the stage's path in the model.

@@ -17,10 +17,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def in_one_line(program: str, run: Callable[[], None]) -> int:
-    """Runs a program: what the input did not allow becomes one line on stderr and exit status 1."""
+    """Runs a program: its ValueError, RuntimeError or OSError becomes one line on stderr and exit status 1."""
     try:
         run()
-    except BrokenPipeError:  # the reader of a pipe has seen enough
+    except BrokenPipeError:  # the reader has closed the pipe
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except KeyboardInterrupt:
         print(f'{program}: interrupted.', file=sys.stderr)
@@ -39,7 +39,7 @@ def _run(argv: Sequence[str] | None) -> None:
     args, left = parser.parse_known_args(argv)
     if left and (not hasattr(args, 'arguments') or any(argument.startswith('-') for argument in left)):
         parser.error(f'unrecognized arguments: {" ".join(left)}')
-    if left:  # argparse takes no second group of positional arguments behind an option
+    if left:  # argparse takes no positional arguments that follow an option
         args.arguments += left
     args.run(args)
 

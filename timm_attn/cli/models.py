@@ -8,14 +8,14 @@ from timm_attn.cli.parser import Commands, add_command, add_output
 
 def add_commands(commands: Commands) -> None:
     """Adds the parsers; only a command that runs imports more than argparse."""
-    what = 'the models, with the tags of their checkpoints'
+    what = 'the models, with the tags of their checkpoints: bundled, fetched on first use, or to import first'
     command = add_command(commands, 'list', _list, what, example="'*_simam'")
     command.add_argument('pattern', nargs='?', default='*', help='a glob; default: all')
 
     command = add_command(commands, 'info', _info, 'what a model is', example='resnet50_simam')
     command.add_argument('name')
 
-    what = 'a bundled checkpoint at work: accuracy, fine-tuning, a picture; no network'
+    what = 'shows a bundled checkpoint: accuracy, fine-tuning, a picture; no network'
     command = add_command(commands, 'demo', _demo, what, example='--output demo.png')
     add_output(command, 'the picture; default: %(default)s', default=Path('timm_attn_demo.png'))
     command.add_argument('--picture', dest='output', type=Path, default=argparse.SUPPRESS, help=argparse.SUPPRESS)

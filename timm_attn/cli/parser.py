@@ -1,4 +1,4 @@
-"""What the commands' parsers share, so that the same thing has the same name everywhere."""
+"""Options that the commands share, so that they have the same names everywhere."""
 
 import argparse
 from collections.abc import Callable
@@ -26,7 +26,7 @@ def add_output(command: argparse.ArgumentParser, what: str, *, default: Path | N
 
 def add_ema(command: argparse.ArgumentParser) -> None:
     """--no-ema."""
-    what = 'the plain weights where averaged ones exist'
+    what = 'the plain weights, not the averaged ones'
     command.add_argument('--no-ema', dest='ema', action='store_false', help=what)
 
 
@@ -38,14 +38,12 @@ def add_device(command: argparse.ArgumentParser) -> None:
 def add_net(
     command: argparse.ArgumentParser, inputs: str = '', *, several: bool = False, checkpoint: bool = True
 ) -> None:
-    """A net, by --model, as the first argument or by its checkpoint, and the inputs behind it; see net_and_inputs."""
+    """A net, by --model, as the first argument or by its checkpoint, followed by its inputs; see net_and_inputs."""
     names = ' '.join(filter(None, ('[NAME]', inputs, '...' if several else '')))
-    command.add_argument(
-        'arguments', nargs='*', metavar=names, help='a model of the zoo or of timm, and what it is for'
-    )
+    command.add_argument('arguments', nargs='*', metavar=names, help='a model of the zoo or of timm, and the inputs')
     command.add_argument('--model', metavar='NAME', help='instead of the first argument')
     if checkpoint:
-        what = 'its weights, which may know their model; default: the pretrained ones'
+        what = 'its weights, and its model where it names one; default: the pretrained weights'
         command.add_argument('--checkpoint', type=Path, metavar='FILE', help=what)
     add_device(command)
     command.set_defaults(checkpoint=None, inputs=inputs, several=several)

@@ -1,4 +1,4 @@
-"""The commands of `timm-attn` that look into nets: predict, explain, profile, selectivity, cost."""
+"""The commands of `timm-attn` that analyse nets: predict, explain, profile, selectivity, cost."""
 
 import argparse
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ def add_commands(commands: Commands) -> None:
     command = add_command(commands, 'predict', _predict, 'the top 5 classes of images', example=example)
     add_net(command, 'IMAGE', several=True)
 
-    what = 'what a layer makes of images: Grad-CAM, attention, top 5'
+    what = 'Grad-CAM before and after a layer, its attention, the top 5 classes'
     command = add_command(commands, 'explain', _explain, what, example=f'{example} --layer layer3')
     add_net(command, 'IMAGE', several=True)
     _add_second_net(command)

@@ -1,4 +1,4 @@
-"""Figures of what the analysis found, drawn with matplotlib; data in, figure out."""
+"""Figures of results, drawn with matplotlib: data in, figure out."""
 
 from timm_attn.figures.canvas import require_matplotlib, save
 from timm_attn.figures.comparison import comparison_sheet

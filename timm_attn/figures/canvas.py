@@ -1,4 +1,4 @@
-"""What all figures share: matplotlib where it is installed, colours and sizes."""
+"""Shared by all figures: the check for matplotlib, colours, sizes, saving."""
 
 import functools
 import importlib.util
@@ -48,7 +48,7 @@ def require_matplotlib() -> None:
 
 
 def styled(draw: Callable[P, T]) -> Callable[P, T]:
-    """A function that draws, with the sizes of all our figures."""
+    """A decorator: draws in the style of all our figures."""
 
     @functools.wraps(draw)
     def in_style(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -84,21 +84,21 @@ def show_map(ax: 'Axes', values: Array, title: str, image: Array | None = None) 
 
 
 def show_curve(ax: 'Axes', values: Array, title: str) -> None:
-    """A value a channel, (C,)."""
+    """A curve of one value per channel, (C,)."""
     channels = sampled_channels(ax, len(values))
     ax.plot(channels, values[channels], color=COLOURS[0], linewidth=1)
     ax.set_title(title)
 
 
 def sampled_channels(ax: 'Axes', channels: int) -> npt.NDArray[np.int64]:
-    """The channels that curves show, at most 200 at equal steps (as BAM Figure 5 does), and the axis for them."""
+    """The channels of a curve, at most 200 at equal steps (as BAM Figure 5 does); labels the axis."""
     ax.set_xlabel('channel' if channels <= MAX_CHANNELS else f'channel ({MAX_CHANNELS} of {channels})')
     ax.margins(x=0)
     return np.linspace(0, channels - 1, min(channels, MAX_CHANNELS)).round().astype(np.int64)
 
 
 def value_range(values: Array) -> str:
-    """What the ends of a map's colour scale stand for."""
+    """The lowest and the highest value of a map, the ends of its colour scale."""
     return f'{values.min():.3g} to {values.max():.3g}'
 
 

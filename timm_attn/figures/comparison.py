@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# What a row shows of a net with attention, and the field of StageView it comes from; 'channels' are the factor's
+# The rows of a net with attention: title, and the field of StageView; 'channels' is the factor's mean over positions
 ATTENTION_ROWS = (
     ('before attention', 'before'),
     ('attention', 'factor'),
@@ -69,7 +69,7 @@ def _broken(path: str) -> str:
 
 
 def _shown(view: StageView, field: str) -> Array | None:
-    """A map (H, W) or a curve (C,); none where the stage has no attention, or one that does not vary there."""
+    """A map (H, W) or a curve (C,); None where the stage has no attention, or attention that is constant there."""
     maps = view.factor if field == 'channels' else getattr(view, field)
     if maps is None or (field != 'channels' and maps.shape[2:].numel() == 1):
         return None

@@ -1,4 +1,4 @@
-"""What layers cost, side by side."""
+"""Bars of the layers' costs."""
 
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
@@ -9,7 +9,7 @@ from timm_attn.figures.canvas import COLOURS, new_axes, styled
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# What a panel shows, its unit, and its value of a layer
+# The quantity of each panel, its unit, and its value for a layer
 QUANTITIES: Sequence[tuple[str, str, Callable[[Cost], float]]] = (
     ('parameters', '', lambda cost: cost.params),
     ('multiply-accumulates', '', lambda cost: cost.macs),
@@ -21,7 +21,7 @@ QUANTITIES: Sequence[tuple[str, str, Callable[[Cost], float]]] = (
 
 @styled
 def cost_figure(title: str, layers: Sequence[Cost], net: Cost) -> 'Figure':
-    """A bar a layer and quantity; a panel's title says what part of the whole net its bars are."""
+    """One panel per quantity, one bar per layer; a panel's title gives the layers' share of the whole net."""
     from matplotlib.ticker import EngFormatter, MaxNLocator
 
     size = (2.6 * len(QUANTITIES) + 1, 1.5 + 0.2 * len(layers))

@@ -1,4 +1,4 @@
-"""The sheet of one picture: what a layer does for a class (SimAM Figure 6)."""
+"""The sheet of one picture: a layer's attention and Grad-CAM for a class (SimAM Figure 6)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Explanation:
-    """What the sheet shows.
+    """The content of a sheet.
 
     Args:
         title: the net and the picture.

@@ -17,10 +17,10 @@ COLUMNS = 3
 
 @styled
 def profile_figure(nets: Mapping[str, Mapping[str, ClassMeans]], classes: Mapping[int, str]) -> 'Figure':
-    """The mean attention of every channel: one curve per class, and the mean of all; the nets one below another.
+    """The mean attention of every channel: one curve per class, and the mean of all classes; one row of panels per net.
 
     Args:
-        nets: the profiles of every layer, by the net's name; layers are put together in their order.
+        nets: for each net's name the profiles of its layers; the i-th layers of all nets stand in the i-th column.
         classes: the names of the classes with a curve of their own, by number, at most four.
     """
     depth = max(len(layers) for layers in nets.values())

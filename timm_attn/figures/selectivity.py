@@ -17,10 +17,10 @@ BINS = 20
 
 @styled
 def selectivity_figure(nets: Mapping[str, Mapping[str, Tensor]]) -> 'Figure':
-    """A histogram a stage of the share of feature maps by their index, the nets one over another.
+    """One panel per stage: histograms of the feature maps' selectivity index, the nets overlaid.
 
     Args:
-        nets: the index of every feature map, (C,), by stage, by the net's name; stages are put together in their order.
+        nets: for each net's name the index of every feature map, (C,), by stage; the i-th stages share the i-th panel.
     """
     stages = max(len(of_net) for of_net in nets.values())
     figure, (axes,) = new_axes(1, stages, (0.6 + 2.6 * stages, 3.2), 'Class selectivity of feature maps', sharey=True)

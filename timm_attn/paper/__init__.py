@@ -1,4 +1,4 @@
-"""The papers' tables of parameters and operations, figure by figure, beside what our models have."""
+"""The papers' tables of parameters and operations, each printed number compared with our models."""
 
 from timm_attn.paper.compare import Cell, rows, table_ids
 from timm_attn.paper.render import FORMATS, tables

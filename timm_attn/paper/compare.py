@@ -1,4 +1,4 @@
-"""The comparison: every figure of printed.json beside what our nets have."""
+"""Compares every number of printed.json with our nets."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -16,12 +16,12 @@ Verdict = Literal['ticked', 'ticked with', 'crossed']
 
 @dataclass(frozen=True)
 class Cell:
-    """A printed figure and what we have.
+    """A printed number and our count.
 
     Args:
-        table, row, column, printed: where the paper has what.
+        table, row, column, printed: the place and the text of the number.
         quantity: our counting convention, a key of counted.COUNTS, or 'extra ' and such a key: more than the plain net.
-        ours: the count of each of our models that stand for the row.
+        ours: the count of each of our models for the row.
         verdict: 'ticked' if one of them rounds to the figure, 'ticked with' if it does so with another structure.
         fits: the models that do.
         note: that structure, or the reason why none does.
@@ -42,8 +42,8 @@ class Cell:
 def printed() -> Record:
     """printed.json: tables of rows, whose figures are the values of the table's columns.
 
-    A row names our models, or an attention layer; `structure` is one of `structures`, tried where the models as they
-    are do not fit, and `why` gives one of `reasons` for each figure that does not fit.
+    A row names our models, or an attention layer. Where those do not fit, `structure` names one of `structures` to try;
+    `why` gives one of `reasons` for each number that does not fit.
     """
     data: Record = json.loads(files(__package__).joinpath('printed.json').read_text(encoding='utf-8'))
     return data

@@ -1,4 +1,4 @@
-"""Our nets and layers beside the papers' rows: built on the meta device and counted."""
+"""Counts our nets and layers for the papers' rows, on the meta device."""
 
 import copy
 from collections.abc import Callable, Mapping
@@ -24,11 +24,11 @@ COUNTS: Mapping[str, Callable[[nn.Module, int], int]] = {
 
 @dataclass(frozen=True)
 class CountedNet:
-    """A registered model as a row of a table has it.
+    """A registered model with the classes, image size and options of a table's row.
 
     Args:
         attn_kwargs: the items of the attention's options.
-        change: a key of CHANGES, what the row's net has and the registered model lacks.
+        change: a key of CHANGES: how the row's net differs from the registered model.
     """
 
     model: str

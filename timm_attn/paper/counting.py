@@ -28,12 +28,12 @@ def thop_params(model: nn.Module) -> int:
 
 
 def macs(model: nn.Module, input_size: Size) -> int:
-    """BAM: multiply-accumulates of convolutions and linear layers; all else counts nothing."""
+    """BAM: multiply-accumulates of convolutions and linear layers only."""
     return _count(model, input_size, _MACS)
 
 
 def thop_2020(model: nn.Module, input_size: Size) -> int:
-    """SimAM Table 3 (thop 0.0.31.post2005241907): macs, 2 a batch norm's input, k + 1 an average pool's output."""
+    """SimAM Table 3 (thop 0.0.31.post2005241907): macs, 2 per batch norm input, k + 1 per average pool output."""
     return _count(model, input_size, _THOP_2020)
 
 
@@ -55,7 +55,7 @@ def _multiply_2019(module: Any, x: Tensor, y: Tensor) -> int:
 
 
 def _pool(module: Any, x: Tensor, y: Tensor) -> int:
-    """k additions and a division an output, k the values of a window."""
+    """k additions and one division per output, for windows of k values."""
     return y.numel() * (x.shape[2] // y.shape[2] * (x.shape[3] // y.shape[3]) + 1)
 
 

@@ -1,4 +1,4 @@
-"""The figures as the papers print them, and the rounding to their precision."""
+"""Numbers as the papers print them, and rounding to their precision."""
 
 import re
 from collections.abc import Mapping

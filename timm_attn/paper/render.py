@@ -11,7 +11,7 @@ _SIGNS: Mapping[Verdict, str] = {'ticked': '✓', 'ticked with': '✓ with', 'cr
 
 
 def tables(format: str = 'md', table: str | None = None) -> str:
-    """What `timm-attn paper` prints: one table, such as 'BAM 4', or all, as 'md', 'json' or 'csv'.
+    """The text of `timm-attn paper`: one table, such as 'BAM 4', or all, as 'md', 'json' or 'csv'.
 
     Raises:
         ValueError: there is no such format or table.

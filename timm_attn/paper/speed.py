@@ -1,4 +1,4 @@
-"""The speed column of SimAM Table 3: frames a second on a GTX 1080 Ti, one image at a time, mean of 500."""
+"""The speed column of SimAM Table 3: frames per second on a GTX 1080 Ti, one image at a time, mean of 500."""
 
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ class Speed(NamedTuple):
     Args:
         row: as the table names it.
         model, base: our model and its plain net.
-        fps: frames a second.
+        fps: frames per second.
     """
 
     row: str

@@ -1,4 +1,4 @@
-"""`timm-attn cost`: what the attention layers of a net cost."""
+"""`timm-attn cost`: the cost of a net's attention layers."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""`timm-attn explain`: what a net, or two, made of single pictures."""
+"""`timm-attn explain`: Grad-CAM and attention of a net, or the stages of two nets, for single pictures."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -22,7 +22,7 @@ from timm_attn.figures.canvas import Array
 from timm_attn.images import read_image
 from timm_attn.reports.net import Net
 
-# Where Grad-CAM is taken, in the words of the sheet
+# The places of Grad-CAM, and their titles on the sheet
 PLACES = {'before': 'Grad-CAM before', 'after': 'Grad-CAM after', 'weights': 'Grad-CAM on the weights'}
 
 
@@ -35,7 +35,7 @@ def explain(
     label: int | None = None,
     file_format: str = 'png',
 ) -> Iterator[tuple[Path, Path, list[tuple[str, float]]]]:
-    """A sheet a picture: what the net saw, Grad-CAM before and after a layer, the layer's attention, the top 5.
+    """One sheet per picture: the net's input, Grad-CAM before and after a layer, the layer's attention, the top 5.
 
     Yields the picture, its sheet in the folder `out`, and the top 5. Nothing is written if a picture cannot be read.
 
@@ -51,10 +51,9 @@ def explain(
     figures.require_matplotlib()
     if layer is None:
         layer = _last_attention(net)
-    pictures = [(path, read_image(path)) for path in paths]
+    pictures = [read_image(path) for path in paths]
     sheets = _sheets(paths, out, f'_{net.name}', file_format)
-    for (path, picture), sheet in zip(pictures, sheets, strict=True):
-        images = net.prepare(picture)
+    for path, images, sheet in zip(paths, net.prepared(pictures), sheets, strict=True):
         probabilities = net.probabilities(images)
         target = int(probabilities.argmax()) if label is None else label
         shown = _explanation(net, path, images, probabilities, layer, target)
@@ -77,10 +76,11 @@ def compare(
     if len(first.labels) != len(second.labels):
         counts = f'{first.name} has {len(first.labels)} classes, {second.name} {len(second.labels)}'
         raise ValueError(f'Only nets with the same classes can disagree, but {counts}.')
-    pictures = [(path, read_image(path)) for path in paths]
+    pictures = [read_image(path) for path in paths]
     sheets = _sheets(paths, out, f'_{first.name}_{second.name}', file_format)
-    for (path, picture), sheet in zip(pictures, sheets, strict=True):
-        seen = [(net, images, net.probabilities(images)) for net in nets for images in (net.prepare(picture),)]
+    inputs = zip(first.prepared(pictures), second.prepared(pictures), strict=True)
+    for path, prepared, sheet in zip(paths, inputs, sheets, strict=True):
+        seen = [(net, images, net.probabilities(images)) for net, images in zip(nets, prepared, strict=True)]
         best = [net.ranked(probabilities, top=1)[0] for net, _, probabilities in seen]
         if len({int(probabilities.argmax()) for _, _, probabilities in seen}) == 1:
             yield path, None, best
@@ -126,7 +126,7 @@ def _explanation(
 
 
 def _sheets(paths: Sequence[Path], out: Path, suffix: str, file_format: str) -> list[Path]:
-    """A file for each picture that is none of the others and no picture."""
+    """One new file name per picture: none is another sheet's or a picture's."""
     taken = {path.resolve() for path in paths}
     sheets = []
     for path in paths:

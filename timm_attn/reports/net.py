@@ -1,6 +1,7 @@
-"""A trained net by its name, ready to be looked at."""
+"""Loads a trained net for the reports."""
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,12 +15,16 @@ from torch import Tensor, nn
 
 from timm_attn import catalog, zoo
 from timm_attn.figures.canvas import Array
+from timm_attn.weights.reach import require_reachable
 from timm_attn.weights.trained import read_training_file, trained_model
+
+_logger = logging.getLogger(__name__)
+_SMALL = 64  # pixels of an input, below which photographs lose most of what they show
 
 
 @dataclass(frozen=True)
 class Net:
-    """A net in evaluation mode, the preprocessing of its cfg, and what its classes are called."""
+    """A net in evaluation mode, the preprocessing of its cfg, and the names of its classes."""
 
     name: str
     model: nn.Module
@@ -29,7 +34,7 @@ class Net:
 
     @property
     def image_mode(self) -> str:
-        """Pillow's name of what the net takes: colour or grey."""
+        """The mode of Pillow that the net takes: RGB, or L for one channel."""
         return 'L' if self.data_config['input_size'][0] == 1 else 'RGB'
 
     def prepare(self, image: Image.Image) -> Tensor:
@@ -37,15 +42,26 @@ class Net:
         transform: Callable[[Image.Image], Tensor] = create_transform(**self.data_config)
         return transform(image.convert(self.image_mode))[None].to(self.device)
 
+    def prepared(self, pictures: Iterable[Image.Image]) -> Iterator[Tensor]:
+        """A batch of one for each picture, (1, C, H, W); one warning for all that are shrunk to a small input."""
+        height, width = self.data_config['input_size'][1:]
+        told = max(height, width) >= _SMALL
+        for picture in pictures:
+            if not told and picture.width > 2 * width and picture.height > 2 * height:
+                seen = f'the net sees {width}x{height} pixels, your images have {picture.width}x{picture.height}'
+                _logger.warning(f'{self.name} is for small images: {seen}.')
+                told = True
+            yield self.prepare(picture)
+
     def shown(self, images: Tensor) -> Array:
-        """What the net saw of the first image, (H, W, 3) in 0..1."""
+        """The first image of a batch without normalisation, (H, W, 3) in 0..1."""
         mean, std = (torch.tensor(self.data_config[k])[:, None, None] for k in ('mean', 'std'))
         shown: Array = (images[0].cpu() * std + mean).clamp(0, 1).expand(3, -1, -1).permute(1, 2, 0).numpy()
         return shown
 
     @torch.inference_mode()
     def probabilities(self, images: Tensor) -> Tensor:
-        """Of every class, (classes,), for the first image.
+        """The probability of every class, (classes,), for the first image.
 
         Raises:
             ValueError: they are not finite.
@@ -67,11 +83,11 @@ def load_net(
     """A net of the zoo or of timm.
 
     Args:
-        name: of the model; None takes the one that the checkpoint says.
-        checkpoint: a file of a training script, whose options and input count then, or of weights in any layout that
-            `convert_state_dict` knows; by default the pretrained ones.
+        name: of the model, also `local-dir:FOLDER` or `hf-hub:ORG/NAME`; None takes the one that the checkpoint says.
+        checkpoint: a file of a training script, whose options and input settings are used, or of weights in any
+            layout that `convert_state_dict` knows; by default the pretrained weights.
         device: by default a GPU if there is one.
-        trained: False for the initial weights, where the values do not matter.
+        trained: False for initial weights.
 
     Raises:
         ValueError: the name is unknown or missing, or the file does not hold weights of that net.
@@ -85,8 +101,9 @@ def load_net(
         found = trained_model(read_training_file(checkpoint), name, checkpoint)
         name, model, labels, settings = found.name, found.model, found.class_names or [], found.input
     elif name is not None:
-        model = timm.create_model(name, pretrained=trained)
+        model = _created(name, trained)
         cfg: Any = model.default_cfg
+        name = str(cfg['architecture']) if ':' in name else name  # files are named by it
         labels = list(cfg.get('label_names') or ())
     else:
         raise ValueError('Name a model, or a checkpoint that says which model it is of.')
@@ -100,12 +117,21 @@ def load_net(
 
 def _require(name: str) -> None:
     stem = name.partition('.')[0]
-    if stem in zoo.names() or not timm.is_model(stem):
+    if ':' not in name and (stem in zoo.names() or not timm.is_model(stem)):
         catalog.require(name)
 
 
+def _created(name: str, pretrained: bool) -> Any:
+    if pretrained and name.partition('.')[0] not in zoo.names():
+        require_reachable(name)
+    try:
+        return timm.create_model(name, pretrained=pretrained)
+    except (AssertionError, KeyError, TypeError) as error:  # of a config.json, in timm
+        raise ValueError(f'{name} cannot be built: {type(error).__name__}, {error}.') from error
+
+
 def distinct(nets: Sequence[Net]) -> list[Net]:
-    """The same nets, of which two of one name (with other checkpoints) are told apart by a number behind it."""
+    """The same nets; those of one name (with other checkpoints) get a number, such as NAME-2."""
     named: dict[str, Net] = {}
     for net in nets:
         name, number = net.name, 1
@@ -122,7 +148,7 @@ def _find_device(device: str | None) -> torch.device:
         return accelerator if accelerator is not None and accelerator.type == 'cuda' else torch.device('cpu')
     try:
         found = torch.device(device)
-    except RuntimeError:  # with a list of twenty
+    except RuntimeError:  # torch's message lists twenty devices
         raise ValueError(f'{device!r} is no device: choose cpu, or cuda where there is a GPU.') from None
     if found.type != 'cpu' and (accelerator is None or accelerator.type != found.type):
         have = 'cpu' if accelerator is None else f'cpu, {accelerator.type}'

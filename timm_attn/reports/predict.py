@@ -13,5 +13,5 @@ def predict(net: Net, paths: Sequence[Path], top: int = 5) -> list[tuple[Path, l
     Raises:
         ValueError: a file is not a readable image (then nothing is predicted).
     """
-    inputs = [net.prepare(read_image(path)) for path in paths]  # of photographs, much smaller than these
+    inputs = list(net.prepared(read_image(path) for path in paths))  # of photographs, much smaller than these
     return [(path, net.ranked(net.probabilities(x), top)) for path, x in zip(paths, inputs, strict=True)]

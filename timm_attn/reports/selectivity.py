@@ -1,4 +1,4 @@
-"""`timm-attn selectivity`: how far single feature maps stand for single classes."""
+"""`timm-attn selectivity`: the class selectivity of feature maps, stage by stage."""
 
 from collections.abc import Sequence
 from pathlib import Path

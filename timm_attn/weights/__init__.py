@@ -1,8 +1,15 @@
-"""Checkpoints: what there is, where it is, and whether it is what it says."""
+"""Checkpoints: the manifest, the local store, verification, conversion."""
 
 from timm_attn.weights.convert import convert_state_dict
 from timm_attn.weights.manifest import Checkpoint, checkpoints, checkpoints_of, find_checkpoint
-from timm_attn.weights.resolve import builder_arguments, check_config, check_size, chosen_checkpoint, source_fields
+from timm_attn.weights.resolve import (
+    builder_arguments,
+    check_config,
+    check_size,
+    chosen_checkpoint,
+    keep_label_names,
+    source_fields,
+)
 from timm_attn.weights.verify import verified_path
 
 __all__ = [
@@ -15,6 +22,7 @@ __all__ = [
     'chosen_checkpoint',
     'convert_state_dict',
     'find_checkpoint',
+    'keep_label_names',
     'source_fields',
     'verified_path',
 ]

@@ -56,7 +56,7 @@ _LONGEST_STAGE = 36  # of ResNet-152, in blocks
 
 
 def _pytorchcv_rules() -> Iterator[tuple[str, str]]:
-    """Rules for pytorchcv's ResNets with BAM and CBAM. It counts from 1, and its BAM opens the stage behind ours.
+    """Rules for pytorchcv's ResNets with BAM and CBAM. It counts from 1, and its BAM opens the stage that follows ours.
 
     Its plain ResNets are refused: keys do not tell whether a bottleneck has its stride in the 3x3, as ours do, or in
     the first 1x1.
@@ -150,7 +150,7 @@ def convert_state_dict(state_dict: Mapping[str, Any], model_name: str, **model_a
     attention layers are options (kernel_size, reduction): the model checks them when it loads.
 
     Args:
-        model_args: what else the model is built with, such as attn_kwargs=dict(bias=True), which adds keys.
+        model_args: other arguments of the model, such as attn_kwargs=dict(bias=True), which adds keys.
 
     Raises:
         ValueError: the keys, or the shapes outside of the attention layers, are not those of the model; the message
@@ -169,7 +169,9 @@ def convert_state_dict(state_dict: Mapping[str, Any], model_name: str, **model_a
     model = _empty_model(renamed, model_name, model_args)
     complaint = _complaint(renamed, model)
     if complaint:
-        fits = [n for n in _siblings(model_name) if not _complaint(renamed, _empty_model(renamed, n, {}))]
+        fits = [
+            n for n in siblings(model_name) if timm.is_model(n) if not _complaint(renamed, _empty_model(renamed, n, {}))
+        ]
         hint = f' These are the keys of {", ".join(fits)}.' if fits else ''
         raise ValueError(f'The state dict does not fit {model_name}: {complaint}.{hint}')
     slots = _slots(model)
@@ -230,7 +232,7 @@ def _rename(key: str, rules: Iterable[tuple[str, str]]) -> str:
 
 
 def _complaint(renamed: Mapping[str, tuple[str, Tensor]], model: nn.Module) -> str:
-    """What keeps the renamed tensors from the model, in the file's own keys; '' if nothing does."""
+    """Why the renamed tensors do not fit the model, in the file's own keys; '' if they fit."""
     slots = _slots(model)
     given = _distinct((_resolve(key, slots), row) for key, row in renamed.items())
     wanted = model.state_dict()
@@ -257,7 +259,7 @@ def short(value: Any) -> str:
 
 
 def fault_of(key: str, value: Any, target: Tensor) -> str:
-    """Why a value cannot be that of a model's key, in words; '' if nothing speaks against it."""
+    """Why a value does not fit a model's key, in words; '' if it fits."""
     if not isinstance(value, Tensor):
         return f'is {short(value)}, but must be a tensor'
     if target.is_floating_point() and value.dtype not in _FLOATS:
@@ -274,7 +276,7 @@ def fault_of(key: str, value: Any, target: Tensor) -> str:
 
 
 def sizes_of(tensors: Mapping[str, Tensor], model_name: str) -> dict[str, int]:
-    """The numbers of classes and of input channels that tensors in the model's own keys say, by timm's names."""
+    """num_classes and in_chans, from the shapes of tensors in the model's own keys."""
     cfg = timm.get_pretrained_cfg(model_name, allow_unregistered=False)
     assert cfg is not None
     found = {}
@@ -304,9 +306,9 @@ def _resolve(key: str, slots: Mapping[str, str]) -> str:
     return f'{slots.get(owner, owner)}.{rest}' if rest else key
 
 
-def _siblings(model_name: str) -> list[str]:
-    """The other registered names of the same backbone."""
+def siblings(model_name: str) -> list[str]:
+    """The other names of the same backbone, registered or not."""
     stems = [model_name.removesuffix(f'_{key}') for key in ATTENTION if model_name.endswith(f'_{key}')]
     stem = min(stems, key=len, default=model_name)
     names = [stem, *(f'{stem}_{key}' for key in ATTENTION)]
-    return [n for n in names if timm.is_model(n) and n != model_name]
+    return [n for n in names if n != model_name]

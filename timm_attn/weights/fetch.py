@@ -1,4 +1,4 @@
-"""Downloads, checked while they stream: what arrives is the file that was asked for, or nothing is kept."""
+"""Downloads that are hashed while they stream: a file that is not the expected one is not kept."""
 
 import hashlib
 import http.client
@@ -34,7 +34,7 @@ _MEANINGS: Mapping[str | int, str] = {
 
 
 def fetch_published(checkpoint: Checkpoint, target: Path, why: str) -> None:
-    """Downloads a published checkpoint's pinned file to `target`; why that is needed is for the message.
+    """Downloads a published checkpoint's pinned file to `target`; `why` it is needed goes into the message.
 
     Raises:
         RuntimeError: offline, no answer, an HTTP error, or bytes that are not the published ones.
@@ -53,12 +53,12 @@ def fetch_published(checkpoint: Checkpoint, target: Path, why: str) -> None:
 
 
 def on_drive(url: str) -> bool:
-    """Whether a URL is that of a file on Google Drive, which asks for a confirmation before it gives one."""
+    """Whether a URL is a file on Google Drive, which sends a page of confirmation first."""
     return re.match(r'https://drive\.google\.com/(open|uc)\?id=', url) is not None
 
 
 def fetchable(checkpoint: Checkpoint) -> list[Mapping[str, str]]:
-    """The sources of an upstream checkpoint that are files; the others are pages to look through in a browser."""
+    """The sources of an upstream checkpoint that are files; the others are pages for a browser."""
     files = ('.zip', '.pth', '.tar', '.safetensors')
     return [row for row in checkpoint.origin['sources'] if on_drive(row['url']) or row['url'].endswith(files)]
 
@@ -113,8 +113,8 @@ def download(
 
     Args:
         title: what messages call the file.
-        size: its bytes; where they are not known, `limit` bounds them.
-        token: goes to the host of the URL, not to one that it redirects to.
+        size: the expected bytes; where they are unknown, `limit` is the most.
+        token: sent to the host of the URL, not to one that it redirects to.
 
     Raises:
         RuntimeError: no answer, an HTTP error, other bytes than promised.
@@ -158,7 +158,7 @@ def _open(request: urllib.request.Request) -> Any:
 
 
 def _copy(response: Any, file: BinaryIO, digest: Any, most: int | None, title: str) -> int:
-    """Copies the body, at most one piece beyond `most` bytes; the number of bytes."""
+    """Copies the body; the number of bytes. Raises RuntimeError beyond `most` bytes."""
     received = 0
     announced = response.length or 0
     with tqdm(total=announced or most, unit='B', unit_scale=True, desc=title, disable=None) as bar:
@@ -182,7 +182,7 @@ def _read(response: Any) -> bytes:
 
 @contextmanager
 def _connection() -> Iterator[None]:
-    """Errors of the system in here are of the connection, not of the disk."""
+    """Turns OSErrors inside the block into URLErrors: they are of the connection, not of the disk."""
     try:
         yield
     except urllib.error.URLError:
@@ -197,7 +197,7 @@ def _html(response: Any) -> str:
 
 
 class Redirects(urllib.request.HTTPRedirectHandler):
-    """Redirects to https, or from http to http: never to a file, nor from https to http."""
+    """Follows redirects to https, or from http to http; never to a file, nor from https to http."""
 
     def redirect_request(
         self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: Any, newurl: str

@@ -1,4 +1,4 @@
-"""Takes a checkpoint of the authors' into the local store: opened safely, converted, checked, noted."""
+"""Imports a checkpoint of the authors into the local store: reads it safely, converts, checks and records it."""
 
 import datetime
 import hashlib
@@ -72,7 +72,7 @@ def _checked(checkpoint: Checkpoint, state_dict: Mapping[str, Any], file: Path) 
 
 
 def _keep(checkpoint: Checkpoint, content: bytes, note: Mapping[str, Any], folder: str | Path | None) -> Path:
-    """Writes the file, then the note that makes it count."""
+    """Writes the file, then its note: without the note the file is not imported."""
     sha256 = hashlib.sha256(content).hexdigest()
     record = record_path(checkpoint, folder)
     path = record.with_name(f'{checkpoint.full_name}-{sha256[:16]}.safetensors')

@@ -1,4 +1,4 @@
-"""What is here of the manifest's checkpoints: for `timm-attn weights list`, `verify`, `path` and `remove`."""
+"""The local files of the manifest's checkpoints: for `timm-attn weights list`, `verify`, `path` and `remove`."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ _ABSENT = {'bundled': 'missing', 'published': 'not fetched', 'upstream': 'not im
 
 
 def is_present(checkpoint: Checkpoint, folder: str | Path | None = None) -> bool:
-    """Whether a file, or the note of an import, is where the checkpoint's should be."""
+    """Whether the checkpoint has a local file, or the note of an import."""
     if record_path(checkpoint, folder).exists():
         return True
     path = stored_path(checkpoint, folder)
@@ -24,7 +24,7 @@ def listing(folder: str | Path | None = None) -> list[str]:
         try:
             path = stored_path(checkpoint, folder)
             here = str(path) if path is not None and path.exists() else _ABSENT[checkpoint.kind]
-        except (RuntimeError, OSError) as error:  # of one checkpoint: the others are listed all the same
+        except (RuntimeError, OSError) as error:  # one bad checkpoint does not hide the others
             here = str(error)
         top1 = ', '.join(f'{m["top1"]:.2f} % {m["dataset"]} ({m["status"]})' for m in checkpoint.metrics[:1])
         lines.append(f'{checkpoint.full_name}  {checkpoint.kind}  {top1}  {here}')
@@ -51,7 +51,7 @@ def _damage(checkpoint: Checkpoint, folder: str | Path | None) -> str | None:
     try:
         file = stored(checkpoint, folder)
         found = damage(file) if file is not None else ''
-    except (RuntimeError, OSError) as error:  # of one checkpoint: the others are looked at all the same
+    except (RuntimeError, OSError) as error:  # one bad checkpoint does not hide the others
         found = f'cannot be looked at: {str(error).rstrip(".")}'
     return found if checkpoint.kind == 'bundled' or is_present(checkpoint, folder) else None
 
@@ -79,7 +79,7 @@ def remove(full_name: str, folder: str | Path | None = None) -> list[Path]:
     files = stored_files(checkpoint, folder)
     if not files and not note.exists():
         raise ValueError(f'{checkpoint.full_name} is not here: nothing to remove.')
-    # the note last, as an import writes it: of the two at once, a note without its file never remains
+    # the note last: if two processes import and remove at once, no note is left without its file
     for path in (*files, note):
         path.unlink(missing_ok=True)
     sweep_store(checkpoint, folder)

@@ -8,13 +8,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from timm_attn.weights.convert import siblings
 from timm_attn.weights.metadata import input_metadata, model_metadata
 
 PACKAGE = Path(__file__).resolve().parent.parent
 MANIFEST = 'weights_manifest.json'
 
 
-# What a field of a record must look like; the schema beside this module says the same and more.
+# Patterns of a record's fields; schema.json has the same and more.
 PATTERNS = {
     'name': r'[a-z0-9_]+',
     'tag': r'[a-z0-9_]+',
@@ -28,7 +29,7 @@ HUB_PATTERNS = {
     'filename': r'[\w-][\w.-]*\.safetensors',
 }
 LICENSE = r'[A-Za-z0-9.+-]+'  # SPDX
-# What is in its other fields, as far as this package reads them: a type, or the fields of a record, or its items.
+# The types of the other fields that this package reads: a type, the fields of an object, or the items of a list.
 SHAPES: Mapping[str, Any] = {
     'num_params': int,
     'size': int,
@@ -39,7 +40,7 @@ SHAPES: Mapping[str, Any] = {
     'metrics': [{'dataset': str, 'top1': (int, float), 'status': str}],
     'training': {},
 }
-# What a record cannot do without, by its kind.
+# The fields that a record of a kind must have.
 REQUIRED = {'bundled': ('file', 'size', 'sha256'), 'published': ('hub', 'size', 'sha256'), 'upstream': ('origin',)}
 
 
@@ -166,7 +167,7 @@ def find_checkpoint(name: str, tag: str | None = None) -> Checkpoint:
     """The record of a name and tag, by default the first of the name.
 
     Raises:
-        RuntimeError: there is none; the message says which there are.
+        RuntimeError: there is none; the message says which there are of the name, or of its backbone.
     """
     of_name = checkpoints_of(name)
     for checkpoint in of_name:
@@ -175,7 +176,9 @@ def find_checkpoint(name: str, tag: str | None = None) -> Checkpoint:
     tags = ', '.join(c.tag for c in of_name) or 'none'
     if tag is not None:
         raise RuntimeError(f'Invalid pretrained tag ({tag}) for {name}: its tags are {tags}.')
+    found = [n for n in siblings(name) if checkpoints_of(n)]
+    hint = f', such as {", ".join(found)}' if found else ''
     raise RuntimeError(
         f'No pretrained weights exist for {name}: use pretrained=False for random init, or a name that '
-        '`timm-attn weights list` shows.'
+        f'`timm-attn weights list` shows{hint}.'
     )

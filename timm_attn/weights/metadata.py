@@ -1,7 +1,7 @@
-"""What a file may say of its model and of its input: the one allow-list for checkpoints, config.json and the manifest.
+"""The allow-list of model arguments and input settings in checkpoints, config.json and the manifest.
 
-Such files are untrusted input. Model arguments reach timm's builder, where others than these fetch from addresses, open
-and write files, or switch checks off.
+Such files are untrusted input, and model arguments reach timm's builder: other arguments than these could fetch from
+addresses, open and write files, or switch checks off.
 """
 
 import math
@@ -19,7 +19,7 @@ _INTERPOLATIONS = ('nearest', 'bilinear', 'bicubic', 'box', 'hamming', 'lanczos'
 
 
 class Rule(NamedTuple):
-    """What a value must be, in words and as a test."""
+    """A condition for a value, in words and as a test."""
 
     words: str
     holds: Callable[[Any], bool]
@@ -111,7 +111,7 @@ MODEL: Mapping[str, Rule] = MappingProxyType(
     }
 )
 
-# What arguments of timm's train.py, a recipe or a pretrained cfg say of the input.
+# Settings of the input in the arguments of timm's train.py, a recipe or a pretrained cfg.
 INPUT: Mapping[str, Rule] = MappingProxyType(
     {
         'input_size': Rule(
@@ -146,11 +146,11 @@ _NAMES = Rule(
 
 
 def model_metadata(said: Any, source: object, also: Mapping[str, Any] = MappingProxyType({})) -> dict[str, Any]:
-    """The model arguments that a file says.
+    """The model arguments of a file, checked.
 
     Args:
         source: the file, for the message.
-        also: what the user says, too, and which a file may therefore repeat.
+        also: the user's own arguments, which a file may repeat.
 
     Raises:
         ValueError: they are no mapping, or one of them is not of MODEL or has a value that it cannot have.
@@ -172,7 +172,7 @@ def model_metadata(said: Any, source: object, also: Mapping[str, Any] = MappingP
 
 
 def input_metadata(said: Mapping[str, Any], source: object) -> dict[str, Any]:
-    """What a file says of its input, the rest of its values left out.
+    """A file's settings of the input; other keys are dropped.
 
     Raises:
         ValueError: a value of INPUT that it cannot have.
@@ -184,7 +184,7 @@ def input_metadata(said: Mapping[str, Any], source: object) -> dict[str, Any]:
 
 
 def class_names(said: Any, source: object) -> list[str] | None:
-    """The names of the classes that a file says, if it does.
+    """The class names of a file, checked; None where it has none.
 
     Raises:
         ValueError: they are no list of printable texts.

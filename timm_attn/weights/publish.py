@@ -1,4 +1,4 @@
-"""From a training script's checkpoint to a repository of the Hugging Face Hub, and the manifest's record of it."""
+"""Publishes a training script's checkpoint on the Hugging Face Hub, with a record for the manifest."""
 
 import datetime
 import inspect
@@ -73,8 +73,7 @@ def prepare(
         raise FileExistsError(f'{folder} is not empty: name a new folder.')
     content = read_training_file(file)
     sources = settings or {}, {'model_kwargs': {'attn_kwargs': attn_kwargs}}
-    overlay = {'tag': tag, 'license': license, 'label_names': None}  # not those of the model's own default checkpoint
-    trained = trained_model(content, name, file, *sources, ema=ema, overlay=overlay)
+    trained = trained_model(content, name, file, *sources, ema=ema, overlay={'tag': tag, 'license': license})
     model, model_args, label_names = trained.model, trained.options, trained.class_names
     data_config = input_settings(settings or {}, trained.input)
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -104,7 +103,7 @@ def prepare(
 
 
 def _cfg(folder: Path) -> dict[str, Any]:
-    """What config.json says of the input, as the manifest has it."""
+    """The manifest's cfg, from config.json."""
     config = json.loads((folder / 'config.json').read_text(encoding='utf-8'))
     cfg = {**config['pretrained_cfg'], **config}
     fields = ('input_size', 'mean', 'std', 'interpolation', 'crop_pct', 'num_classes', 'label_names')
@@ -121,7 +120,7 @@ def push(record: Checkpoint, folder: Path, repo: str, private: bool = False) -> 
     try:
         api.create_repo(repo, private=private, exist_ok=True)
         commit = api.upload_folder(repo_id=repo, folder_path=str(folder), commit_message=f'Add {record.full_name}')
-    except Exception as error:  # the client's version decides whose exceptions a lost connection raises
+    except Exception as error:  # of another library with each version of the client
         why = ' '.join(str(error).split())
         raise RuntimeError(
             f'The hub did not take {repo} ({type(error).__name__}: {why}); {folder} is kept: remove it to try again.'
@@ -130,12 +129,12 @@ def push(record: Checkpoint, folder: Path, repo: str, private: bool = False) -> 
 
 
 def manifest_row(record: Checkpoint) -> dict[str, Any]:
-    """The record as a row of weights_manifest.json, without what it has none of."""
+    """The record as a row of weights_manifest.json, without empty fields."""
     return {key: value for key, value in asdict(record).items() if value or key in ('license', 'metrics')}
 
 
 def _card(record: Checkpoint, model: Any, repo: str) -> str:
-    """The model card: what it is, its equation, how it was trained and measured, how to load it."""
+    """The model card: title, equation, options, recipe, accuracy, and how to load it."""
     what = (inspect.getdoc(timm.model_entrypoint(record.name)) or '').partition('. ')[0]
     layers = list(attention_layers(model).values())
     equation = (inspect.getdoc(layers[0]) or '').splitlines()[0] if layers else ''

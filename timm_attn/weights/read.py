@@ -1,4 +1,4 @@
-"""Opens checkpoint files of unknown origin: tensors come out, code is not run, bombs do not go off."""
+"""Reads tensors from untrusted checkpoint files: runs no code of theirs, and bounds the size of what is unpacked."""
 
 import argparse
 import json
@@ -21,7 +21,7 @@ from torch import Tensor
 
 
 class _Dropped:
-    """Stands for what training scripts leave beside the tensors, such as a numpy scalar of the best accuracy."""
+    """Replaces what training scripts save beside the tensors, such as a numpy scalar of the best accuracy."""
 
     def __init__(self, *args: Any) -> None:
         pass
@@ -30,7 +30,7 @@ class _Dropped:
         pass
 
 
-# What zipfile raises of archives; RuntimeError for a password or an unknown compression, ValueError for names.
+# What zipfile raises for damaged archives; RuntimeError: a password, an unknown compression; ValueError: names.
 _DAMAGED = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, ValueError)
 
 _HARMLESS: list[Any] = [
@@ -46,8 +46,8 @@ def read_checkpoint(path: Path) -> Mapping[str, Any]:
     `arch`, `recipe` and `options`.
 
     Raises:
-        ValueError: it is neither, or damaged, or holds more than tensors and plain values, or tensors that are not what
-            they seem.
+        ValueError: it is neither, or damaged, or holds more than tensors and plain values, or a tensor whose storage is
+            smaller than its shape, or that is sparse, quantized or not on the CPU.
         OSError: the file cannot be read.
     """
     with path.open('rb') as file:
@@ -109,7 +109,7 @@ def _is_torchs(members: Iterable[zipfile.ZipInfo]) -> bool:
 
 
 def _check_members(path: Path) -> None:
-    """torch.save stores its members as they are, with their CRC-32, at which torch.load does not look.
+    """Checks the members and their CRC-32, which torch.load does not. torch.save stores them uncompressed.
 
     Raises:
         ValueError: members are compressed, which torch.load would unpack to any size, or their bytes have changed.
@@ -123,7 +123,7 @@ def _check_members(path: Path) -> None:
         or sum(member.file_size for member in members) > path.stat().st_size
     ):
         raise ValueError(f'{path} has compressed members, which torch.save does not write: not opened.')
-    if not any(member.CRC for member in members):  # none were computed: torch.serialization.set_crc32_options(False)
+    if not any(member.CRC for member in members):  # not computed: torch.serialization.set_crc32_options(False)
         return
     try:
         with zipfile.ZipFile(path) as archive:
@@ -135,25 +135,16 @@ def _check_members(path: Path) -> None:
 
 
 def _check_tensors(content: Any, path: Path) -> None:
-    """Raises ValueError for tensors of a pickle that are no plain ones, or larger than what the file holds of them."""
+    """Raises ValueError for tensors of a pickle that are not dense CPU tensors, or larger than the file."""
     storages: dict[int, int] = {}
     for tensor in _tensors_in(content):
-        kind = (
-            'nested'
-            if tensor.is_nested
-            else 'quantized'
-            if tensor.is_quantized
-            else f'{tensor.layout}, {tensor.device}'
-        )
-        if kind != 'torch.strided, cpu':
-            raise ValueError(f'{path} has a tensor that is not a plain one ({kind}).')
+        if tensor.is_nested or tensor.is_quantized or (tensor.layout, tensor.device.type) != (torch.strided, 'cpu'):
+            raise ValueError(f'{path} has a tensor that is not a plain one ({tensor.layout}, {tensor.device}).')
         storage = tensor.untyped_storage()
         storages[storage.data_ptr()] = storage.nbytes()
         if tensor.numel() * tensor.element_size() > storage.nbytes():
-            shape = tuple(tensor.shape)
-            raise ValueError(
-                f'{path} has a tensor of shape {shape}, of which it holds only {storage.nbytes():,} bytes.'
-            )
+            shape, held = tuple(tensor.shape), f'{storage.nbytes():,}'
+            raise ValueError(f'{path} has a tensor of shape {shape}, of which it holds only {held} bytes.')
     if sum(storages.values()) > path.stat().st_size:
         raise ValueError(f'{path} has tensors of {sum(storages.values()):,} bytes, more than the file.')
 
@@ -197,7 +188,7 @@ def _read_pickle(path: Path) -> Mapping[str, Any]:
         ) from error
     except OSError:
         raise
-    except Exception as error:  # a damaged pickle may do anything to torch's unpickler, which asserts and looks up
+    except Exception as error:  # from a damaged pickle torch's unpickler raises nearly anything
         why = ' '.join(str(error).split())[:200] or type(error).__name__
         raise ValueError(f'{path} is no checkpoint of torch: {why}') from error
     if not isinstance(content, Mapping):

@@ -1,4 +1,4 @@
-"""Which checkpoint a call of timm.create_model means, and what timm is told to load for it."""
+"""Which checkpoint a call of timm.create_model means, and the arguments with which timm loads it."""
 
 import logging
 from collections.abc import Mapping
@@ -18,26 +18,26 @@ _logger = logging.getLogger(__name__)
 
 # Where timm finds weights, in a pretrained cfg or an overlay of it, in its order.
 _SOURCES = ('state_dict', 'file', 'hf_hub_id', 'url')
-_OWN_FIELDS = ('classifier', 'first_conv', 'label_offset', 'custom_load')  # of a cfg, which no file changes
-_MOST_VALUES = 500_000_000  # of a model from the Hub, the size of whose file is not known
-_LEAST_VALUES = 30_000_000  # of a model, which may be built whatever the size of its file
-_HUB_FILENAME = 'model.safetensors'  # what timm takes of a repository where a cfg names no file
+_OWN_FIELDS = ('classifier', 'first_conv', 'label_offset', 'custom_load')  # of a cfg: a file must not change them
+_MOST_VALUES = 500_000_000  # of a model from the Hub, whose file has an unknown size
+_LEAST_VALUES = 30_000_000  # of a model that is built whatever the size of its file
+_HUB_FILENAME = 'model.safetensors'  # timm's default file of a repository
 
 
 def source_fields(checkpoint: Checkpoint) -> dict[str, str]:
-    """What the default cfg of a checkpoint says of its source; nothing for an upstream one that was not imported."""
+    """The source of a checkpoint in its default cfg; empty for an upstream one that was not imported."""
     if checkpoint.hub is not None:
         revision = f'{checkpoint.hub["id"]}@{checkpoint.hub["revision"]}'
         return {'hf_hub_id': revision, 'hf_hub_filename': checkpoint.hub['filename']}
     try:
         path = stored_path(checkpoint)
-    except (RuntimeError, OSError):  # a damaged note, no home folder: who asks for this checkpoint is told
+    except (RuntimeError, OSError):  # a damaged note, no home folder: reported where the checkpoint is loaded
         return {}
     return {'file': str(path)} if path is not None else {}
 
 
 def check_config(kwargs: Mapping[str, Any], own: Mapping[str, Any]) -> str:
-    """Refuses what the config.json of `hf-hub:` or `local-dir:` may not say, which timm put into the arguments.
+    """Checks the arguments that timm took from the config.json of `hf-hub:` or `local-dir:`.
 
     Args:
         own: the fields of the model's own cfg, of which such a file may change those of the input and the classes.
@@ -46,7 +46,7 @@ def check_config(kwargs: Mapping[str, Any], own: Mapping[str, Any]) -> str:
         What to call the file in messages; '' where there is none.
 
     Raises:
-        ValueError: it says that, contradicts itself, or its weights are damaged.
+        ValueError: they are not on the allow-list, out of bounds or contradict each other, or the weights are damaged.
     """
     cfg = _fields(kwargs.get('pretrained_cfg'))
     if not cfg.get('source'):
@@ -120,6 +120,18 @@ def builder_arguments(checkpoint: Checkpoint | None, kwargs: Mapping[str, Any]) 
     file = str(verified_path(checkpoint, kwargs.get('cache_dir')))
     verified = {**overlay, **nowhere, 'source': '', 'file': file}
     return {'pretrained_cfg_overlay': verified, 'pretrained_filter_fn': check_weights}
+
+
+def keep_label_names(model: Any, pretrained: bool, overlay: Mapping[str, Any] | None) -> None:
+    """Drops label_names of a built model's pretrained_cfg that are not those of its classifier.
+
+    They name the classes of the checkpoint: a head of another size, or without weights, has other classes, unless the
+    caller's overlay names them.
+    """
+    names = model.pretrained_cfg.get('label_names')
+    loaded = pretrained or 'label_names' in (overlay or {})
+    if names is not None and not (loaded and len(names) == getattr(model, 'num_classes', None)):
+        del model.pretrained_cfg['label_names']
 
 
 def _fields(cfg: Any) -> dict[str, Any]:

@@ -57,9 +57,9 @@ def stored_files(checkpoint: Checkpoint, folder: str | Path | None = None) -> li
 
 
 def sweep_store(checkpoint: Checkpoint, folder: str | Path | None = None) -> None:
-    """Deletes what killed processes left in the store, and the files of earlier imports of the checkpoint.
+    """Deletes partial files of killed processes, and the files of earlier imports of the checkpoint.
 
-    Only what is an hour old: a file that another process has just written may be about to be noted.
+    Only files that are an hour old: another process may be about to write the note of a newer one.
     """
     earlier = (f'{checkpoint.full_name}-*.safetensors',) if checkpoint.kind == 'upstream' else ()
     partial = ('.*.safetensors.*.partial', '.*.json.*.partial')
@@ -67,18 +67,18 @@ def sweep_store(checkpoint: Checkpoint, folder: str | Path | None = None) -> Non
 
 
 def cannot_write(title: str, folder: Path, error: OSError) -> OSError:
-    """The system's error, with what was to be written where and what to do about it."""
+    """The system's error with the file, the folder and the remedy."""
     what = f'{title} cannot be written to {folder} ({error.strerror})'
     return OSError(error.errno, f'{what}: make room, or choose another folder by TIMM_ATTN_HOME')
 
 
 def record_path(checkpoint: Checkpoint, folder: str | Path | None = None) -> Path:
-    """Where the import of an upstream checkpoint notes what it made of which file."""
+    """The note of an upstream checkpoint's import: the size and sha256 of what was written, and its source."""
     return store_dir(folder) / f'{checkpoint.full_name}.json'
 
 
 def imported(checkpoint: Checkpoint, folder: str | Path | None = None) -> dict[str, Any]:
-    """What the import noted: size, sha256, source; empty where there was none.
+    """The note of an import: size, sha256, source; empty where there was none.
 
     Raises:
         RuntimeError: the note is damaged.

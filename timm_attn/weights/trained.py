@@ -1,4 +1,4 @@
-"""Models back from the files that a training leaves: their weights, their options, and the input they are for."""
+"""Builds models from the checkpoints of a training: weights, options and input settings."""
 
 import argparse
 import reprlib
@@ -14,9 +14,9 @@ from timm_attn.weights.metadata import INPUT, class_names, input_metadata, model
 from timm_attn.weights.read import read_checkpoint
 
 _EMA = ('state_dict_ema', 'model_ema')
-# What they say of the model, by the names of ours; the rest is in model_kwargs.
+# Arguments of train.py that are the model's, with our names; the others are in model_kwargs.
 _MODEL = {'gp': 'global_pool', 'bn_eps': 'bn_eps'}
-_SHAPES = ('num_classes', 'in_chans')  # the tensors' shapes say them
+_SHAPES = ('num_classes', 'in_chans')  # taken from the tensors' shapes
 _ONLY_TRAINING = ('drop_rate', 'drop_path_rate', 'drop_block_rate')
 
 
@@ -50,20 +50,20 @@ def training_arguments(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def input_settings(*sources: Mapping[str, Any]) -> dict[str, Any]:
-    """What recipes or files say of the input, the first before the others; for timm's resolve_data_config."""
+    """The input settings of recipes or files for timm's resolve_data_config; an earlier source wins."""
     return {key: source[key] for source in reversed(sources) for key in INPUT if source.get(key)}
 
 
 def model_arguments(file: object, arguments: Mapping[str, Any], *sources: Mapping[str, Any]) -> dict[str, Any]:
-    """What a file says of its model, where the tensors' shapes do not, and what the user says of it.
+    """The model arguments of a file and of the user, apart from those that the tensors' shapes determine.
 
     Args:
         file: for the messages.
         arguments: of the training, from the file: only those of metadata.MODEL may be there.
-        sources: recipes of the user's, or what stands for one.
+        sources: the user's recipes, or mappings like one.
 
     Raises:
-        ValueError: the file may not say that, or they contradict each other.
+        ValueError: an argument of the file is not allowed, or they contradict each other.
     """
     users = [_of_model(source, 'The recipe') for source in sources]
     also = {key: value for said in reversed(users) for key, value in said.items()}
@@ -85,7 +85,7 @@ def _of_model(source: Mapping[str, Any], name: object) -> dict[str, Any]:
 
 
 class Trained(NamedTuple):
-    """A model from a file, its name, the arguments that build it, what the file says of its input, its classes."""
+    """A model from a file, its name, the arguments that build it, and the file's input settings and class names."""
 
     model: Any
     name: str
@@ -107,12 +107,12 @@ def trained_model(
     Args:
         name: of the model; None takes the one that the file says.
         file: for the messages.
-        sources: what the user says of how the model was built, in recipes or arguments of train.py.
+        sources: recipes or arguments of train.py with the user's model arguments.
         ema: take the averaged weights where there are some.
         overlay: of the model's pretrained_cfg.
 
     Raises:
-        ValueError: it is no checkpoint of that model with these options, or says what a file may not.
+        ValueError: it is no checkpoint of that model with these options, or sets what a file may not.
     """
     full_name = model_in(content, file, name)
     name = full_name.partition('.')[0]
@@ -136,18 +136,21 @@ def trained_model(
     own_size = model.pretrained_cfg.get('input_size')
     if channels and own_size and own_size[0] != channels:
         said_input.setdefault('input_size', (channels, *own_size[1:]))
+    model.pretrained_cfg['num_classes'] = model.num_classes  # else timm exports no label_names
+    if names and len(names) == model.num_classes:
+        model.pretrained_cfg['label_names'] = tuple(names)
     return Trained(model, name, options, said_input, names)
 
 
 def model_in(content: Mapping[str, Any], file: object, name: str | None = None) -> str:
-    """The model that a file is of, NAME or NAME.TAG; it must be `name` where that is given and the file says one.
+    """The model of a file, NAME or NAME.TAG, which must be `name` where both are given.
 
     Raises:
-        ValueError: it is of another, or says none and none is given.
+        ValueError: they differ, or neither is given.
     """
     said: str = content.get('arch', '')
     arch, _, tag = said.partition('.')
-    is_known = timm.is_model(arch)  # else it is a hub's name, or that of a class
+    is_known = timm.is_model(arch)  # else it is the name of a repository or of a class
     if name is None and not is_known:
         raise ValueError(f'{file} does not say which model it is of: name it with --model.')
     if name is not None and is_known and arch != name.partition('.')[0]:
@@ -159,7 +162,7 @@ def model_in(content: Mapping[str, Any], file: object, name: str | None = None) 
 
 
 def _check_size(model: nn.Module, state_dict: Mapping[str, Tensor]) -> None:
-    """Options can make attention layers of any size, and views a net of one small storage: neither is built."""
+    """Refuses options of a file that would make a model much larger than its tensors and their storages."""
     wanted = sum(tensor.numel() for tensor in model.state_dict().values())
     held = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in state_dict.values()}
     given = min(sum(tensor.numel() for tensor in state_dict.values()), sum(held.values()))
@@ -168,7 +171,7 @@ def _check_size(model: nn.Module, state_dict: Mapping[str, Tensor]) -> None:
 
 
 def _check_channels(said: Mapping[str, Any], channels: int | None, file: object) -> None:
-    """Raises ValueError where what a file says of its input contradicts its first convolution."""
+    """Raises ValueError where the file's input settings contradict its first convolution."""
     if channels is None:
         return
     size = said.get('input_size')

@@ -1,4 +1,4 @@
-"""A checkpoint file is looked at before anything of it is loaded."""
+"""Checks a checkpoint file before anything of it is loaded."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,7 +19,7 @@ _REMEDIES = {
 
 
 def verified_path(checkpoint: Checkpoint, folder: str | Path | None = None) -> Path:
-    """The checkpoint's file, after its size and its sha256 were found to be the noted ones; fetched where need be.
+    """The checkpoint's file, with its size and sha256 verified; fetched where it is published and absent or damaged.
 
     Raises:
         RuntimeError: the file is missing, its bytes are not the published ones, or it cannot be fetched.
@@ -30,7 +30,7 @@ def verified_path(checkpoint: Checkpoint, folder: str | Path | None = None) -> P
         raise RuntimeError(_how_to_import(checkpoint))
     found = damage(file)
     if found and checkpoint.kind == 'published':
-        fetch_published(checkpoint, file.path, found)  # looks at the bytes while they arrive
+        fetch_published(checkpoint, file.path, found)  # hashes the bytes while they arrive
     elif found:
         remedy = _REMEDIES[checkpoint.kind].format(checkpoint.full_name)
         raise RuntimeError(f'The weights of {checkpoint.full_name} {found}: {remedy}.')
@@ -38,7 +38,7 @@ def verified_path(checkpoint: Checkpoint, folder: str | Path | None = None) -> P
 
 
 def damage(file: Stored) -> str:
-    """What is wrong with a file, in words; '' if it is the noted one."""
+    """What is wrong with a file, in words; '' if its size and sha256 are right."""
     path = file.path
     if not path.is_file():
         return f'are missing at {path}'
@@ -52,7 +52,7 @@ def damage(file: Stored) -> str:
 
 
 def _how_to_import(checkpoint: Checkpoint) -> str:
-    """What an upstream checkpoint is, where it comes from, and the one command that installs it."""
+    """Origin, accuracy and licence of an upstream checkpoint, and the command that imports it."""
     claims = [f'claimed top-1 on {m["dataset"]} {m["top1"]} %' for m in checkpoint.metrics]
     command = f'timm-attn weights import {checkpoint.full_name}'
     page = checkpoint.origin['sources'][0]['url']
@@ -66,8 +66,9 @@ def _how_to_import(checkpoint: Checkpoint) -> str:
 
 
 def check_weights(state_dict: Mapping[str, Tensor], model: nn.Module) -> Mapping[str, Tensor]:
-    """The state dict itself, if it has exactly the model's keys (timm loads with strict=False for a new head), and
-    values of their kind.
+    """The state dict itself, checked to have exactly the model's keys and kinds of values.
+
+    timm loads with strict=False where the head is new, which would ignore missing keys.
 
     A model without a classifier, or with another pool, lacks the head's keys: those may be left over.
     """
