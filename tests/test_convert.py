@@ -140,7 +140,7 @@ def test_what_is_no_state_dict() -> None:
     with pytest.raises(ValueError, match='fc.bias twice, with different prefixes, such as in module.fc.bias'):
         timm_attn.convert_state_dict(twice, 'resnet18_simam')
     for state in ({'epoch': 3}, {'state_dict': {'epoch': 3}}):
-        with pytest.raises(ValueError, match="maps texts to tensors, but epoch is int"):
+        with pytest.raises(ValueError, match='maps texts to tensors, but epoch is int'):
             timm_attn.convert_state_dict(state, 'resnet18_simam')
     with pytest.raises(ValueError, match="Unknown model 'resnet18_sam'"):
         timm_attn.convert_state_dict({}, 'resnet18_sam')

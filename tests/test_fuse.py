@@ -17,6 +17,7 @@ from timm_extra import build, images
 from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import parametrize
+from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision.models.feature_extraction import create_feature_extractor
 from torchvision.ops import FrozenBatchNorm2d
 
@@ -526,3 +527,83 @@ def test_bad_input() -> None:
         fuse(nn.Sequential(torch.nn.utils.weight_norm(nn.Conv2d(3, 4, 3))))
     with pytest.raises(ValueError, match='cannot be fused, torch.fx cannot follow it'):
         fuse(Net(lambda net, x: x if len(x) else -x))
+
+
+class Sees(nn.Module):
+    """A net whose forward does what a graph of its layers does not."""
+
+    def __init__(self, after: Callable[..., Any]) -> None:
+        super().__init__()
+        self.conv, self.bn, self.after = nn.Conv2d(3, 3, 3, padding=1), nn.BatchNorm2d(3), after
+
+    def forward(self, x: Tensor, flag: Any = None, overwrite: int = 1) -> Any:
+        return self.after(self, self.bn(self.conv(x)), flag)
+
+
+def _held(net: Sees, y: Tensor, flag: Any) -> Tensor:
+    held = [y]
+    y += y.sin()
+    return held[0] * y
+
+
+UNSEEN: dict[str, tuple[Callable[..., Any], str | None]] = {
+    'default arguments': (lambda net, y, flag: 2 * y if flag is None else y, None),
+    'keywords': (lambda net, y, flag: net.bn(input=y).view(size=(2, -1)), None),
+    'the weight of a convolution': (lambda net, y, flag: F.conv_transpose2d(y, net.conv.weight), 'would differ by'),
+    'its bias': (lambda net, y, flag: y + net.conv.bias[:, None, None], 'would differ by'),
+    'a map held elsewhere': (_held, 'would differ by'),
+    'strides': (lambda net, y, flag: y.as_strided((2, 3, 8, 8), (3 * 4096, 4096, 64, 1)), 'would differ by|not run'),
+}
+
+
+@pytest.mark.parametrize('kind', UNSEEN)
+def test_what_a_graph_does_not_see_is_found(kind: str) -> None:
+    after, refused = UNSEEN[kind]
+    net = Sees(after).eval()
+    with torch.no_grad():
+        for norm in (m for m in net.modules() if isinstance(m, nn.BatchNorm2d)):
+            norm.running_mean.normal_(), norm.running_var.uniform_(0.5, 2), norm.weight.normal_()
+    if refused:
+        with pytest.raises(ValueError, match=f'Sees cannot be fused: .*({refused})'):
+            fuse(net)
+        return
+    x = torch.randn(2, 3, 16, 16)
+    with torch.no_grad():
+        torch.testing.assert_close(fuse(net)(x), net(x), rtol=1e-4, atol=1e-4)
+
+
+def test_parts_and_calls_that_cannot_be_followed() -> None:
+    class Called(nn.Sequential):
+        def __call__(self, x: Tensor) -> Tensor:
+            return 2 * super().__call__(x)
+
+    with pytest.raises(ValueError, match='it has a forward set on it|has forward hooks, or it has'):
+        fuse(Called(nn.Conv2d(3, 3, 1)))
+    with pytest.raises(ValueError, match='a part of it is scripted'):
+        fuse(nn.Sequential(nn.Conv2d(3, 3, 1), torch.jit.script(nn.ReLU())))
+
+
+class Kept(TorchDispatchMode):
+    """Keeps what every operation gave, and a copy of it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept: list[tuple[Tensor, Tensor]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if isinstance(out, Tensor) and not func.is_view and not func._schema.is_mutable:
+            self.kept.append((out, out.clone()))
+        return out
+
+
+@pytest.mark.parametrize('fused', [False, True])
+def test_modes_that_keep_maps_keep_them_whole(fused: bool) -> None:
+    net = build('cifar_resnet20_se')
+    x = images(net)
+    net = fuse(net) if fused else net
+    with torch.no_grad(), Kept() as mode:
+        net(x)
+    changed = [1 for out, then in mode.kept if not torch.equal(out, then)]
+    # a net's own operations in place: the stem's activation, and per block two activations and the addition
+    assert len(mode.kept) > 40 and len(changed) <= (0 if fused else 28)

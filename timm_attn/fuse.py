@@ -20,6 +20,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from timm_attn import ops
 from timm_attn.attach.blocks import CEILINGS, CONVS, NORMS, has_global_hooks, has_hooks, is_hooked, makes_its_map
 from timm_attn.attention import AttentionLayer, SimAM
+from timm_attn.fuse_check import check_same, expected_outputs, random_images
 from timm_attn.fused_layers import (
     ChannelsLastMaxPool,
     FusedAddition,
@@ -59,11 +60,14 @@ def fuse(model: nn.Module) -> nn.Module:
     convolutions of other classes.
 
     Raises:
-        ValueError: torch.fx cannot follow the net, it cannot be copied, or it has hooks or a forward of its own.
+        ValueError: torch.fx cannot follow the net, it cannot be copied, it has hooks or a forward of its own, or the
+            copy computes something else on random images.
     """
     if isinstance(model, torch.jit.ScriptModule) or hasattr(model, '_orig_mod'):
         raise ValueError(f'{type(model).__name__}: a scripted or compiled net cannot be fused; fuse the net itself.')
-    if is_hooked(model) or has_global_hooks():
+    if any(isinstance(module, torch.jit.ScriptModule) for module in model.modules()):
+        raise ValueError(f'{type(model).__name__} cannot be fused: a part of it is scripted.')
+    if is_hooked(model) or has_global_hooks() or type(model).__call__ is not nn.Module.__call__:
         raise ValueError(
             f'{type(model).__name__} cannot be fused: the net itself or all modules have forward hooks, or it has a '
             'forward set on it, which a fused net would lose; remove them before, and set them on the fused net.'
@@ -77,16 +81,30 @@ def fuse(model: nn.Module) -> nn.Module:
         raise ValueError(f'{type(model).__name__} cannot be fused: eval() leaves {training[0]!r} in training mode.')
     if getattr(net, 'grad_checkpointing', False):
         net.set_grad_checkpointing(False)
+    images = None if has_hooks(net) else random_images(net)  # hooks may count
+    expected = None if images is None else expected_outputs(net, images)
     try:
-        graph = _Tracer(autowrap_functions=tuple(get_notrace_functions())).trace(net)
+        tracer = _Tracer(autowrap_functions=tuple(get_notrace_functions()))
+        tracer.of_images = True
+        graph = tracer.trace(net)
     except (fx.proxy.TraceError, TypeError, RuntimeError, NameError) as error:
         raise ValueError(f'{type(model).__name__} cannot be fused, torch.fx cannot follow it: {error}') from error
     if not any(node.all_input_nodes for node in graph.nodes if node.op == 'output'):
         raise ValueError(f'{type(model).__name__} cannot be fused: its outputs come from hooks, not from its layers.')
-    return FusedNet(_Rewriter(fx.GraphModule(net, graph, type(model).__name__)).rewritten(), model)
+    fused = FusedNet(_Rewriter(fx.GraphModule(net, graph, type(model).__name__)).rewritten(), model)
+    if images is not None and expected is not None:
+        check_same(fused, images, expected, type(model).__name__)
+    return fused
 
 
 class _Tracer(fx.Tracer):
+    of_images = False  # of a fused graph, which a pickle traces again, all inputs are kept
+
+    def create_args_for_root(self, root_fn: Any, is_module: bool, concrete_args: Any = None) -> Any:
+        """Of a net, the graph has one input, the images; other arguments of forward have their defaults."""
+        traced = (lambda net, x: root_fn(net, x)) if self.of_images else root_fn
+        return super().create_args_for_root(traced, is_module, concrete_args)
+
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         whole = (AttentionLayer, _BatchNorm, *_OURS, *get_notrace_modules())
         return isinstance(m, whole) or is_hooked(m) or super().is_leaf_module(m, module_qualified_name)
@@ -175,8 +193,10 @@ class _Rewriter:
 
     def allow_layouts(self, node: fx.Node) -> None:
         """view -> reshape, as maps may now be channels_last."""
-        if node.op == 'call_method' and node.target == 'view' and not isinstance(node.args[1], torch.dtype):
-            node.target = 'reshape'
+        if node.op == 'call_method' and node.target == 'view':
+            sizes = (*node.args[1:], *(node.kwargs[key] for key in node.kwargs if key == 'size'))
+            if sizes and not isinstance(sizes[0], torch.dtype):
+                node.target, node.args, node.kwargs = 'reshape', (node.args[0], *sizes), {}
 
     def check_input(self, node: fx.Node, channels: int) -> None:
         """Checks the net's input: a convolution also takes an image without a batch, the layers behind it do not."""
@@ -204,7 +224,7 @@ class _Rewriter:
 
     def layer(self, node: Any) -> Any:
         """The layer that a node calls, if it has no hooks and, but for activations, no other node calls it."""
-        if not isinstance(node, fx.Node) or node.op != 'call_module':
+        if not isinstance(node, fx.Node) or node.op != 'call_module' or not node.args:
             return None
         layer = self.net.get_submodule(str(node.target))
         alone = self.calls[node.target] == 1 or type(layer) in _ACTIVATIONS

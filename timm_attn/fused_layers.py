@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from timm_attn import ops
 from timm_attn.attach.blocks import has_hooks
 from timm_attn.attention import AttentionLayer
-from timm_attn.ops.eager import has_dispatch_mode
+from timm_attn.ops.eager import has_dispatch_mode, is_recorded
 
 
 class FusedNet(nn.Module):
@@ -39,8 +39,8 @@ class FusedNet(nn.Module):
 
     @torch.jit.unused
     def _may_overwrite(self, x: Tensor) -> bool:
-        """Whether no tracer and no hook sees the maps between the layers."""
-        return type(x) is Tensor and ops.is_eager() and not has_hooks(self.layers)
+        """Whether no tracer, mode or hook sees the maps between the layers."""
+        return ops.is_eager() and not is_recorded(x) and not has_hooks(self.layers)
 
 
 class FusedAttention(nn.Module):

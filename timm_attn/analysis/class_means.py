@@ -52,7 +52,9 @@ def class_means(
     """
     positive_integer('num_classes', num_classes)
     means: dict[str, ClassMeans] = {}
+    seen = False
     for images, labels in batches:
+        seen = True
         values.clear()
         run(model, images)
         labels = _checked_labels(labels, len(images), num_classes)
@@ -61,7 +63,7 @@ def class_means(
             if len(wrong):
                 raise ValueError(f'Layer {path!r} gives NaN or infinite values for an image of class {int(wrong[0])}.')
             means.setdefault(path, ClassMeans.zeros(num_classes, found.shape[1])).add(found, labels)
-    if not means:
+    if not seen:
         raise ValueError('There are no images to take the means of.')
     return means
 

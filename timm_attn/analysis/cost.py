@@ -11,7 +11,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from timm_attn.analysis.hooks import find_layers, observed, record, refuse_compiled, require_images, run
+from timm_attn.analysis.hooks import find_layers, observed, record, refuse_compiled, require_images, require_run, run
 from timm_attn.analysis.stages import stage_layers
 from timm_attn.attach import attention_layers
 
@@ -67,6 +67,7 @@ def cost_report(
     with observed(model):
         with torch.no_grad(), record(chosen, lambda layer, x: x.clone()) as inputs:  # blocks may overwrite their maps
             run(model, images)
+        require_run(chosen, inputs)
         measured = {path: (chosen[path], x) for path, x in inputs.items()} | {NET: (model, images)}
         return [Cost(path, type(layer).__name__, *_cost(layer, x, repeats)) for path, (layer, x) in measured.items()]
 

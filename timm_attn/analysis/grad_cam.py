@@ -6,7 +6,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from timm_attn.analysis.hooks import described, feature_map, find_layers, hooked, observed, require_images, run
+from timm_attn.analysis.hooks import (
+    described,
+    feature_map,
+    find_layers,
+    hooked,
+    observed,
+    require_images,
+    require_run,
+    run,
+)
 from timm_attn.attention import GC, AttentionLayer
 
 PLACES = ('before', 'after', 'weights')
@@ -47,8 +56,7 @@ def grad_cam(
         # gradients reach every map through the images, also where the parameters are frozen
         logits = run(model, images.detach().clone().requires_grad_().clone())
         score = _scores(logits, classes).sum()
-        if layer not in taken:
-            raise ValueError(f'Layer {layer!r} does not run in the forward pass.')
+        require_run([layer], taken)
         gradient = torch.autograd.grad(score, taken[layer], allow_unused=True)[0]
     if gradient is None:
         raise ValueError(f'The logits do not depend on the map {place} layer {layer!r}.')

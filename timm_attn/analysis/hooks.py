@@ -89,10 +89,20 @@ def find_layers(model: nn.Module, paths: Iterable[str]) -> dict[str, nn.Module]:
     """
     refuse_compiled(model)
     modules = {path: module for path, module in model.named_modules() if path}
+    paths = list(paths)
+    if not paths:
+        raise ValueError(f'Name at least one layer of {type(model).__name__}: its layers are {", ".join(modules)}.')
     for path in paths:
         if path not in modules:
             raise ValueError(f'{type(model).__name__} has no layer {path!r}; its layers are {", ".join(modules)}.')
     return {path: modules[path] for path in paths}
+
+
+def require_run(layers: Iterable[str], seen: Iterable[str]) -> None:
+    """Raises ValueError for a layer that the forward pass did not call."""
+    missing = sorted({*layers} - {*seen})
+    if missing:
+        raise ValueError(f'Layer {missing[0]!r} does not run in the forward pass.')
 
 
 def feature_map(path: str, x: Any) -> Tensor:

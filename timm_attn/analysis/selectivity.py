@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from timm_attn.analysis.class_means import ClassMeans, class_means
-from timm_attn.analysis.hooks import feature_map, find_layers, hooked, observed
+from timm_attn.analysis.hooks import feature_map, find_layers, hooked, observed, require_run
 from timm_attn.analysis.stages import stage_layers
 
 
@@ -40,6 +40,7 @@ def class_selectivity(
 
     with observed(model), hooked(chosen, after=measure):
         means = class_means(model, batches, num_classes, activity)
+    require_run(chosen, means)
     return {path: selectivity_index(of_layer) for path, of_layer in means.items()}
 
 

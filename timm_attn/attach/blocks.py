@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from timm.layers import BatchNormAct2d, Conv2dSame, SyncBatchNormAct
+from timm.layers import BatchNormAct2d, Conv2dSame, DropPath, SyncBatchNormAct
 from timm.models._efficientnet_blocks import DepthwiseSeparableConv, InvertedResidual
 from timm.models.densenet import DenseTransition
 from timm.models.resnet import BasicBlock, Bottleneck
@@ -18,6 +18,7 @@ from torch.nn.modules import module as nn_module
 from timm_attn import ops
 from timm_attn.attention import AttentionLayer, SimAM
 from timm_attn.attention.layers import BatchNorm
+from timm_attn.ops.eager import is_recorded
 
 # Exact types, here and below: a subclass may compute something else.
 CONVS = (nn.Conv2d, Conv2dSame)
@@ -29,6 +30,7 @@ NORMS: Mapping[type[nn.Module], bool] = {
     BatchNormAct2d: True,
     SyncBatchNormAct: True,
 }
+_DROPS = (nn.Identity, DropPath)
 _MAKERS = frozenset((*CONVS, *NORMS, SimAM))
 # The activations that ops.epilogue has, and their ceilings
 CEILINGS: Mapping[type[nn.Module], float] = {nn.ReLU: math.inf, nn.ReLU6: 6.0}
@@ -49,18 +51,20 @@ class Slot(NamedTuple):
 
 
 def fused_epilogue(
-    block: nn.Module, source: nn.Module, layer: Any, x: Tensor, shortcut: Tensor | None, act: Any = None
+    block: Any, source: nn.Module, layer: Any, x: Tensor, shortcut: Tensor | None, act: Any = None
 ) -> Tensor | None:
     """act(layer(x) + shortcut) by the layer's epilogue, which may overwrite x, the output of source.
 
     Returns None, so that the caller runs the layers one by one, in training, with gradients, while a graph is
     recorded, for a layer that is no AttentionLayer, for another activation than those of CEILINGS, if source, layer or
-    act has hooks, and if another module may hold x.
+    act has hooks, if another module may hold x, and for a drop_path that does more than nothing in evaluation.
     """
     ceiling = None if act is None else CEILINGS.get(type(act))
     if block.training or not isinstance(layer, AttentionLayer) or (act is not None and ceiling is None):
         return None
-    if type(x) is not Tensor or not ops.has_fused_epilogue(x):
+    if not ops.has_fused_epilogue(x) or is_recorded(x):
+        return None
+    if block.drop_path is not None and (type(block.drop_path) not in _DROPS or has_hooks(block.drop_path)):
         return None
     if not makes_its_map(source) or has_hooks(source) or has_hooks(layer) or (act is not None and has_hooks(act)):
         return None

@@ -25,3 +25,8 @@ def may_overwrite(x: Tensor) -> bool:
 def has_dispatch_mode(x: Tensor) -> bool:
     """Whether a dispatch mode or a tensor subclass intercepts operations on x; it would not see a Triton kernel."""
     return type(x) not in (Tensor, nn.Parameter) or torch._C._len_torch_dispatch_stack() > 0
+
+
+def is_recorded(x: Tensor) -> bool:
+    """Whether a mode or a tensor subclass sees each operation on x, and may keep its results."""
+    return has_dispatch_mode(x) or torch._C._len_torch_function_stack() > 0
