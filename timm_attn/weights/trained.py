@@ -165,9 +165,9 @@ def _check_size(model: nn.Module, state_dict: Mapping[str, Tensor]) -> None:
     """Refuses options of a file that would make a model much larger than its tensors and their storages."""
     wanted = sum(tensor.numel() for tensor in model.state_dict().values())
     held = {tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() for tensor in state_dict.values()}
-    given = min(sum(tensor.numel() for tensor in state_dict.values()), sum(held.values()))
-    if wanted > 2 * given:
-        raise RuntimeError(f'the model has {wanted:,} values, the file {given:,}')
+    given, held_bytes = sum(tensor.numel() for tensor in state_dict.values()), sum(held.values())
+    if wanted > 2 * given or wanted > held_bytes:
+        raise RuntimeError(f'the model has {wanted:,} values, the file {given:,} in {held_bytes:,} bytes')
 
 
 def _check_channels(said: Mapping[str, Any], channels: int | None, file: object) -> None:
