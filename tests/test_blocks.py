@@ -155,3 +155,28 @@ def test_every_kind_of_block_is_here() -> None:
             with torch.device('meta'):
                 net = timm.create_model(f'{stem}_se')
             assert {type(m).__name__ for m in net.modules() if hasattr(m, 'slots')} <= set().union(*kinds.values())
+
+
+@pytest.mark.parametrize('name, attr', [('resnet18_se', 'layer4.1'), ('mobilenetv2_cbam', 'blocks.1.1')])
+def test_what_takes_the_place_of_drop_path_is_called(name: str, attr: str) -> None:
+    """In evaluation a block passes over it only where it does nothing and nobody has hooked it."""
+    model = timm.create_model(name, drop_path_rate=0.1).eval()
+    block: Any = model.get_submodule(attr)
+    seen: list[int] = []
+    handle = block.drop_path.register_forward_hook(lambda *_: seen.append(1))
+    x = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        model(x)
+        handle.remove()
+        assert seen == [1]
+        block.drop_path = nn.ReLU6()
+        found = model(x)
+    torch.testing.assert_close(found, model(x).detach(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize('name', ['resnet18_se', 'mobilenetv2_gc', 'cifar_resnet20_cbam', 'cifar_preresnet20_srm'])
+def test_blocks_can_be_traced(name: str) -> None:
+    graph = torch.fx.symbolic_trace(timm.create_model(name).eval())
+    x = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(graph(x), graph(x.clone()))
