@@ -69,6 +69,7 @@ def train(
     if holdout is not None:
         data.check_holdout(holdout)
     refuse_idle(recipe, data_dir)
+    data.refuse_output(output, recipe, data_dir, held_out=holdout is not None)
     with joined(recipe.device) as processes, held(output, processes):
         last = output / LAST
         if last.exists() and not resume:
