@@ -83,6 +83,7 @@ def train(
             )
         run = Run(model_name, recipe, head_only, holdout or 0, class_names(splits[0]), fingerprints(*splits))
         engine, tests = _prepare(run, *splits, processes)
+        run = run.of(engine.model)
         rows = _resumed(engine, run, last) if resume and last.exists() else []
         writer = open_tensorboard(output / 'tensorboard', len(rows) + 1) if tensorboard and processes.primary else None
         training = _Training(run, engine, tests, output, rows, writer)
