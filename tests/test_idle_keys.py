@@ -2,6 +2,7 @@
 
 import ast
 import importlib.util
+import re
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from timm.data import dataset_factory
 from timm_attn.training.idle_keys import NEEDS, WORKS_ON, refuse_idle
 from timm_attn.training.recipe import Recipe
 from timm_attn.training.runner import train
+from timm_attn.training.validate import validate
 
 DATASETS = {
     'folder': '', 'tar': '', 'torch': 'torch/cifar10', 'hfds': 'hfds/x', 'hfids': 'HFIDS/x', 'tfds': 'tfds/x',
@@ -93,6 +95,17 @@ def test_the_table_is_what_timm_does(key: str, kind: str, tmp_path: Path, monkey
     taken = {argument.arg for argument in init.args.args}
     works = bool(handed.get(NAMES[key])) and NAMES[key] in taken
     assert works == (kind in WORKS_ON[key]) or (key, kind) == ('dataset_download', 'hfds')
+
+
+@pytest.mark.parametrize('dataset', ['troch/cifar10', 'foo/bar', 'tar/', 'folder/x', 'cifar10', 'torch', '/', 'hfds'])
+def test_a_dataset_that_timm_does_not_have(dataset: str, small: Path, tmp_path: Path) -> None:
+    """timm would read the folder."""
+    said = re.escape(f'The recipe has dataset: {dataset!r}, but it must be torch/NAME, hfds/NAME, ')
+    with pytest.raises(ValueError, match=f'^{said}.*, or empty for a folder or tar.$'):
+        train(short(batch_size=10, dataset=dataset), MODEL, small, tmp_path / 'out')
+    with pytest.raises(ValueError, match=f'^{said}'):
+        validate(MODEL, small, recipe=short(dataset=dataset))
+    assert not (tmp_path / 'out').exists()
 
 
 def test_a_training_is_refused_before_anything(small: Path, tmp_path: Path) -> None:

@@ -191,10 +191,10 @@ EDGES: dict[str, tuple[list[Any], list[Any]]] = {
     'lr': ([0, -0.1, NAN, INF, HUGE, '0.1', None, [0.1], True], [1e-300, 1e300, 1]),
     'clip_grad': ([-1.0, 0, NAN, INF], [1e-9, None]),
     'model_ema_decay': ([2.0, 1.0, -0.1, NAN], [0, 0.99999]),
-    'crop_pct': ([0.0, 1.01, -1, NAN], [1, 0.5, None]),
+    'crop_pct': ([0.0, 1e-9, 0.09, 1.01, -1, NAN], [1, 0.5, 0.1, None]),
     'hflip': ([5.0, -0.1, NAN], [0, 1]),
     'decay_epochs': ([0, -1, INF], [0.5]),
-    'decay_rate': ([0, -0.1, NAN], [0.1, 2.0]),
+    'decay_rate': ([0, -0.1, 1.01, 2.0, NAN], [0.1, 1]),
     'smoothing': ([1.0, -0.1, NAN], [0, 0.999]),
     'drop': ([1.0, -0.1], [0, 0.999]),
     'momentum': ([1.0, -0.1, 1.5], [0, 0.999]),
@@ -280,6 +280,10 @@ BAD = {
     'lr: 0.1\nmodel_kwargs: 3\n': 'has model_kwargs: 3, but it must be a mapping',
     'lr: 0.1\nsched: plateau\n': "has sched: 'plateau', but it must be one of 'cosine', 'step'",
     'lr: 0.1\nbatch_size: 0\n': 'has batch_size: 0, but it must be at least 1',
+    'lr: 0.1\nepochs: 2\nlr: 10\n': "r.yaml is not YAML: line 3 has the key 'lr' again.$",
+    'lr: 0.1\nmodel_kwargs: {a: 1, "a": 1}\n': "r.yaml is not YAML: line 2 has the key 'a' again.$",
+    '{' * 3000: 'r.yaml is not YAML: it is nested too deeply.$',
+    'lr: 0.1\nopt_kwargs: {eps: .inf}\n': 'has opt_kwargs: .*, but it must be .*finite numbers',
 }
 
 

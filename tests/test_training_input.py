@@ -29,6 +29,7 @@ from timm_attn.training.evaluate import evaluate
 from timm_attn.training.fingerprint import IMAGES
 from timm_attn.training.recipe import Recipe
 from timm_attn.training.runner import train
+from timm_attn.training.sweep import sweep
 from timm_attn.training.validate import validate
 
 
@@ -59,6 +60,32 @@ def test_folders_that_cannot_be_trained_on(small: Path, tmp_path: Path) -> None:
     for file in (small / 'train' / '0_t-shirt').iterdir():
         file.unlink()
     refused('Found 0 images', small, output)
+
+
+@pytest.mark.parametrize('dataset', ['', 'torch/folder'])
+@pytest.mark.parametrize('place', ['train/run', 'train', 'train/0_t-shirt/a/b', 'validation/run', 'link/run'])
+def test_an_output_among_the_images(place: str, dataset: str, small: Path) -> None:
+    """Its files would be a class or images."""
+    (small / 'link').symlink_to(small / 'validation')
+    before = sorted(small.rglob('*'))
+    with pytest.raises(ValueError, match='^The output .* lies in .*, from which images are read: choose one elsewhere'):
+        train(short(dataset=dataset), MODEL, small, small / place)
+    assert sorted(small.rglob('*')) == before
+
+
+def test_an_output_beside_the_splits(small: Path) -> None:
+    recipe, said = short(epochs=1, batch_size=10), 'from which images are read'
+    train(recipe, MODEL, small, small / 'run')
+    train(recipe, MODEL, small, small / 'validation' / 'run', holdout=4)  # which is not read then
+    flat = small / 'train'
+    with pytest.raises(ValueError, match=said):
+        train(recipe, MODEL, flat, flat / 'run', holdout=4)
+    with pytest.raises(ValueError, match=said):
+        sweep(recipe, MODEL, small, small / 'train' / 'run', attn_kwarg='e_lambda', values=['0.1'])
+    (small / 'validation').rename(small / 'val')
+    with pytest.raises(ValueError, match=said):  # timm would take the new folder for the split
+        train(recipe, MODEL, small, small / 'validation')
+    assert {path.name for path in flat.iterdir()} == {'0_t-shirt', '1_trouser'} and not (small / 'validation').exists()
 
 
 def test_tars_without_being_named(tmp_path: Path) -> None:

@@ -1,11 +1,14 @@
 """The accuracy of checkpoints, and the models that they say they are."""
 
 import argparse
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import timm
 import torch
 from images import MODEL, rows, short
 from safetensors.torch import load_file
@@ -16,6 +19,7 @@ from timm_attn.training import checkpoint
 from timm_attn.training.recipe import Recipe
 from timm_attn.training.runner import train
 from timm_attn.training.validate import validate
+from timm_attn.weights import find_checkpoint
 
 OPTIONS = dict(attn_kwargs=dict(e_lambda=0.1))
 
@@ -45,6 +49,37 @@ def test_a_file_says_what_its_model_is(
     assert load_net(MODEL, file).data_config['input_size'] == (3, 16, 16)
     with pytest.raises(ValueError, match=r"trained with attn_kwargs \{'e_lambda': 0.1\}, but got \{'e_lambda': 0.2\}"):
         validate(MODEL, folders, weights=file, recipe=short(model_kwargs=dict(attn_kwargs=dict(e_lambda=0.2))))
+
+
+@pytest.mark.parametrize('pretrained', [True, False])
+@pytest.mark.parametrize('also', [{}, dict(attn_kwargs=dict(e_lambda=0.5))])
+def test_a_start_of_the_user_brings_its_options_and_input(
+    also: dict[str, Any], pretrained: bool, folders: Path, tmp_path: Path
+) -> None:
+    """A later load must not take the defaults, nor need the folder of the start."""
+    start = timm.create_model(MODEL, attn_kwargs=dict(e_lambda=0.5))
+    given: Any = dict(input_size=(3, 20, 20), mean=(0.1,) * 3, std=(0.4,) * 3)
+    timm.models.save_for_hf(start, str(tmp_path / 'start'), safe_serialization=True, data_config=given)
+    recipe = short(epochs=1, pretrained=pretrained, input_size=None, crop_pct=None, model_kwargs=also)
+    for _ in range(2):  # and goes on, here from its end
+        train(recipe, f'local-dir:{tmp_path / "start"}', folders, tmp_path / 'out', resume=True)
+    shutil.rmtree(tmp_path / 'start')
+    for name in ('last.pth.tar', 'last.safetensors'):
+        loaded = load_net(None, tmp_path / 'out' / name)
+        assert loaded.name == MODEL and loaded.model.layer1[0].conv_attn.e_lambda == 0.5
+        assert {key: tuple(loaded.data_config[key]) for key in given} == given
+        found = validate(MODEL, folders, weights=tmp_path / 'out' / name)
+        assert found['loss'] == pytest.approx(float(rows(tmp_path / 'out')[-1]['val_loss']), rel=1e-5)
+
+
+def test_a_tag_brings_its_options(folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    record = replace(find_checkpoint(MODEL), model_args=dict(attn_kwargs=dict(e_lambda=0.5)))
+    monkeypatch.setattr('timm_attn.weights.resolve.find_checkpoint', lambda *_: record)
+    monkeypatch.setattr('timm_attn.training.run.checkpoints_of', lambda _: [record])
+    train(short(epochs=1, pretrained=True), MODEL, folders, tmp_path)
+    assert checkpoint.load(tmp_path / 'last.pth.tar')['recipe']['model_kwargs'] == record.model_args
+    monkeypatch.undo()
+    assert load_net(None, tmp_path / 'last.safetensors').model.layer1[0].conv_attn.e_lambda == 0.5
 
 
 def test_the_averaged_weights_are_measured(folders: Path, with_options: Path) -> None:

@@ -176,11 +176,13 @@ def _changes(args: argparse.Namespace) -> dict[str, Any]:
     """The values of the recipe that the command line changes."""
     import yaml
 
+    from timm_attn.training.recipe import read_yaml
+
     changes: dict[str, Any] = {}
     for change in args.set:
         key, equals, value = change.partition('=')
         try:
-            changes[key] = yaml.safe_load(value)
+            changes[key] = read_yaml(value)
         except yaml.YAMLError:
             equals = ''
         if not equals:

@@ -23,6 +23,11 @@ from timm_attn.training.fingerprint import IMAGES, difference
 from timm_attn.training.run import Run
 from timm_attn.weights.trained import read_training_file
 
+# Of a row of a run's table; with averaged weights also top1_ema.
+COLUMNS = frozenset(
+    ('epoch', 'lr', 'loss', 'train_top1', 'train_top5', 'seconds', 'val_loss', 'top1', 'top5', 'unreadable')
+)
+
 
 def random_states(device: torch.device) -> dict[str, Any]:
     """The states of all generators that training draws from, as tensors and plain values."""
@@ -98,9 +103,18 @@ def _check(engine: Engine, state: Mapping[str, Any], run: Run, path: Path) -> No
     ended = epoch - engine.epochs.start + 1
     if not 0 <= ended <= len(engine.epochs) or [_number(row) for row in rows] != [*range(1, ended + 1)]:
         raise ValueError(f'{path} is damaged: it ends with epoch {epoch}, but its rows are {reprlib.repr(rows)}.')
+    columns = COLUMNS | ({'top1_ema'} if engine.task.has_ema() else set())
+    for row in rows:
+        if row.keys() != columns:
+            named = ', '.join(sorted(reprlib.repr(key) for key in row.keys() ^ columns))
+            raise ValueError(f'{path} is damaged: a row has or lacks the columns {named}.')
     moments = _optimizer_after_a_step(engine)
     moments['state'] = {index: moments['state'][index] for index in state['optimizer']['state']}  # not of all
     _check_form(state, {**ours, 'optimizer': moments}, f'{path} is damaged: its')
+    for weights in ('state_dict', 'state_dict_ema'):
+        for key in ours.get(weights, ()):
+            if not state[weights][key].isfinite().all():
+                raise ValueError(f'{path} is damaged: its {weights} {key} has values that are not finite.')
 
 
 def _differing(then: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from timm.data import ImageDataset
+from timm.data.dataset_factory import _search_split
 from timm.data.readers.reader_image_folder import ReaderImageFolder
 from timm.data.readers.reader_image_in_tar import ReaderImageInTar
 from torch.utils.data import IterableDataset
@@ -17,8 +18,11 @@ from torch.utils.data import IterableDataset
 from timm_attn.data.datasets import Images, Policy, Subset, class_names
 from timm_attn.data.folders import open_dataset
 from timm_attn.training.fingerprint import fingerprint
+from timm_attn.training.idle_keys import kind_of
 from timm_attn.training.processes import ALONE, Processes
 from timm_attn.training.recipe import Recipe, usable
+
+_FOLDERS_OF_TORCH = ('torch/folder', 'torch/image_folder', 'torch/imagenet')
 
 
 def open_split(
@@ -30,9 +34,11 @@ def open_split(
 
     Raises:
         FileNotFoundError: there is no such folder.
-        ValueError: it has fewer than two classes, is a damaged tar, or there are only other splits.
+        ValueError: it has fewer than two classes, is a damaged tar, there are only other splits, or timm has no such
+            dataset.
         RuntimeError: it has no images.
     """
+    kind_of(recipe, data_dir, split)  # refuses a dataset for which timm would read the folder
     if not recipe.dataset and not data_dir.exists():
         raise FileNotFoundError(f'There is no folder {data_dir} of images.')
     if not recipe.dataset and not (data_dir / split).exists() and (data_dir / f'{split}.tar').is_file():
@@ -76,6 +82,23 @@ def _refuse_another_split(dataset: Images, data_dir: Path, split: str) -> None:
     if any(inner.is_dir() for folder in folders for inner in folder.iterdir()):
         have = ', '.join(folder.name for folder in folders[:10])
         raise ValueError(f'{data_dir} has no split {split!r}, neither a folder nor a tar, only {have}.')
+
+
+def refuse_output(output: Path, recipe: Recipe, data_dir: Path, *, held_out: bool) -> None:
+    """Raises a ValueError for an output whose files would be taken for classes or images of a split that is read.
+
+    Args:
+        held_out: only the training split is read.
+    """
+    wanted = Path(os.path.realpath(output))
+    for split in (recipe.train_split,) if held_out else (recipe.train_split, recipe.val_split):
+        if kind_of(recipe, data_dir, split) == 'folder' or recipe.dataset.lower() in _FOLDERS_OF_TORCH:
+            # the one that timm finds, and the one that it would find if the output were made
+            for folder in (_search_split(str(data_dir), split), data_dir / split):
+                if wanted.is_relative_to(os.path.realpath(folder)):
+                    raise ValueError(
+                        f'The output {output} lies in {folder}, from which images are read: choose one elsewhere.'
+                    )
 
 
 def downloading(recipe: Recipe, processes: Processes) -> AbstractContextManager[None]:

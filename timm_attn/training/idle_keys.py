@@ -31,7 +31,7 @@ NEEDS = {'train_batches_per_epoch': 'train_img_sizes'}
 
 def refuse_idle(recipe: Recipe, data_dir: Path) -> None:
     """Raises a ValueError for a key that has no effect on the data of a training."""
-    kinds = [_kind(recipe, data_dir, split) for split in (recipe.train_split, recipe.val_split)]
+    kinds = [kind_of(recipe, data_dir, split) for split in (recipe.train_split, recipe.val_split)]
     given = {f.name for f in fields(Recipe) if getattr(recipe, f.name) != f.default}
     for key in sorted(given & WORKS_ON.keys()):
         for kind in kinds:
@@ -49,10 +49,20 @@ def refuse_idle(recipe: Recipe, data_dir: Path) -> None:
             )
 
 
-def _kind(recipe: Recipe, data_dir: Path, split: str) -> str:
-    """The kind of data that timm's create_dataset reads for a split."""
-    prefix, slash, _ = recipe.dataset.partition('/')
-    if slash and prefix.lower() in _KINDS:
+def kind_of(recipe: Recipe, data_dir: Path, split: str) -> str:
+    """The kind of data that timm's create_dataset reads for a split.
+
+    Raises:
+        ValueError: the dataset has another prefix than timm's, for which timm would read the folder.
+    """
+    if recipe.dataset not in ('', 'folder'):
+        prefix, slash, _ = recipe.dataset.partition('/')
+        named = [kind for kind in _KINDS if kind not in ('folder', 'tar')]
+        if not slash or prefix.lower() not in named:
+            raise ValueError(
+                f'The recipe has dataset: {recipe.dataset!r}, but it must be {", ".join(f"{k}/NAME" for k in named)}, '
+                'or empty for a folder or tar.'
+            )
         return prefix.lower()
     found = data_dir / split
     return 'tar' if found.suffix == '.tar' or (not found.exists() and Path(f'{found}.tar').is_file()) else 'folder'

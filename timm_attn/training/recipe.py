@@ -96,6 +96,32 @@ class Recipe:
     no_ddp_bb: bool = False
 
 
+class _UniqueKeys(yaml.SafeLoader):
+    """PyYAML's safe loader, which by itself keeps the last of equal keys without a word."""
+
+    def compose_mapping_node(self, anchor: dict[Any, yaml.Node]) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        seen: set[tuple[str, str]] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if (key.tag, key.value) in seen:
+                    raise yaml.YAMLError(f'line {key.start_mark.line + 1} has the key {short(key.value)} again')
+                seen.add((key.tag, key.value))
+        return node
+
+
+def read_yaml(text: str) -> Any:
+    """The value of a YAML text.
+
+    Raises:
+        yaml.YAMLError: it is none, has a key twice, or is nested too deeply.
+    """
+    try:
+        return yaml.load(text, _UniqueKeys)
+    except RecursionError as error:
+        raise yaml.YAMLError('it is nested too deeply') from error
+
+
 def load_recipe(name_or_path: str, changes: Mapping[str, Any] | None = None) -> Recipe:
     """A recipe of the package by its name, or any YAML file, with some of its values changed.
 
@@ -109,7 +135,7 @@ def load_recipe(name_or_path: str, changes: Mapping[str, Any] | None = None) -> 
         have = ', '.join(sorted(p.stem for p in RECIPES.glob('*.yaml')))
         raise FileNotFoundError(f'There is no recipe {name_or_path!r}: name a YAML file or one of {have}.')
     try:
-        values = yaml.safe_load(path.read_text(encoding='utf-8'))
+        values = read_yaml(path.read_text(encoding='utf-8'))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f'The recipe {path} is not YAML: {error}.') from error
     return recipe_of({**values, **(changes or {})} if isinstance(values, dict) else values, f'The recipe {path}')

@@ -69,6 +69,7 @@ def train(
     if holdout is not None:
         data.check_holdout(holdout)
     refuse_idle(recipe, data_dir)
+    data.refuse_output(output, recipe, data_dir, held_out=holdout is not None)
     with joined(recipe.device) as processes, held(output, processes):
         last = output / LAST
         if last.exists() and not resume:
@@ -82,6 +83,7 @@ def train(
             )
         run = Run(model_name, recipe, head_only, holdout or 0, class_names(splits[0]), fingerprints(*splits))
         engine, tests = _prepare(run, *splits, processes)
+        run = run.of(engine.model)
         rows = _resumed(engine, run, last) if resume and last.exists() else []
         writer = open_tensorboard(output / 'tensorboard', len(rows) + 1) if tensorboard and processes.primary else None
         training = _Training(run, engine, tests, output, rows, writer)

@@ -9,11 +9,11 @@ from typing import Any
 import yaml
 
 from timm_attn.files import write_json
-from timm_attn.training import checkpoint
+from timm_attn.training import checkpoint, data
 from timm_attn.training.engine import NonFiniteLossError
 from timm_attn.training.lock import held
 from timm_attn.training.processes import joined
-from timm_attn.training.recipe import Recipe
+from timm_attn.training.recipe import Recipe, read_yaml
 from timm_attn.training.runner import LAST, train
 from timm_attn.training.summary import summary
 
@@ -49,6 +49,8 @@ def sweep(
     """
     if repeats < 1 or not values or len(set(values)) < len(values):
         raise ValueError(f'A sweep needs different values and at least one repeat, but got {list(values)} x {repeats}.')
+
+    data.refuse_output(output, recipe, data_dir, held_out=True)
 
     def top1_of(value: str, seed: int) -> float:
         options = {**recipe.model_kwargs.get('attn_kwargs', {}), attn_kwarg: _number(value)}
@@ -86,6 +88,6 @@ def _number(value: str) -> Any:
         if 'e' in value.lower():  # YAML takes 1e-4 for a text
             return float(value)
     try:
-        return yaml.safe_load(value)
+        return read_yaml(value)
     except yaml.YAMLError as error:
         raise ValueError(f'A value to try must be in YAML, but got {value!r}.') from error
