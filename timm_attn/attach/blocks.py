@@ -62,7 +62,7 @@ def fused_epilogue(
     ceiling = None if act is None else CEILINGS.get(type(act))
     if block.training or not isinstance(layer, AttentionLayer) or (act is not None and ceiling is None):
         return None
-    if is_recorded(x) or not ops.has_fused_epilogue(x):
+    if type(x) is not Tensor or not ops.has_fused_epilogue(x) or is_recorded(x):  # in this order compilers follow it
         return None
     if block.drop_path is not None and (type(block.drop_path) not in _DROPS or has_hooks(block.drop_path)):
         return None
