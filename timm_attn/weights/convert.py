@@ -14,8 +14,8 @@ from timm_attn.attention import ATTENTION
 from timm_attn.weights.layouts import LAYOUTS
 
 # What training scripts wrap a state dict in, and what data-parallel and compiled models prefix its keys with.
-_AVERAGED = ('state_dict_ema', 'model_ema')
-_WRAPPERS = (*_AVERAGED, 'state_dict', 'model_state_dict', 'model', 'net')
+AVERAGED = ('state_dict_ema', 'model_ema')
+_WRAPPERS = (*AVERAGED, 'state_dict', 'model_state_dict', 'model', 'net')
 _PREFIX = re.compile(r'^(module\.|_orig_mod\.)+')
 _FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _LONGEST_KEY = 200
@@ -76,8 +76,10 @@ def _distinct(rows: Iterable[tuple[str, tuple[str, Tensor]]]) -> dict[str, tuple
 def _unwrap(state_dict: Mapping[str, Any]) -> Mapping[str, Tensor]:
     if not isinstance(state_dict, Mapping):
         raise ValueError(f'A state dict maps keys to tensors, but got {type(state_dict).__name__}.')
-    wrappers = [wrapper for wrapper in _WRAPPERS if wrapper in state_dict and not _is_tensor(state_dict[wrapper])]
-    plain = [wrapper for wrapper in wrappers if wrapper not in _AVERAGED]
+    wrappers = [
+        wrapper for wrapper in _WRAPPERS if wrapper in state_dict and not isinstance(state_dict[wrapper], Tensor)
+    ]
+    plain = [wrapper for wrapper in wrappers if wrapper not in AVERAGED]
     if len(plain) > 1:
         raise ValueError(f'The file has {" and ".join(plain)}, and which of them is meant it does not say.')
     if wrappers:
@@ -88,10 +90,6 @@ def _unwrap(state_dict: Mapping[str, Any]) -> Mapping[str, Tensor]:
         if not isinstance(key, str) or not isinstance(value, Tensor):
             raise ValueError(f'A state dict maps texts to tensors, but {short(key)} is {type(value).__name__}.')
     return state_dict
-
-
-def _is_tensor(value: Any) -> bool:
-    return isinstance(value, Tensor)
 
 
 def _without_prefixes(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -9,11 +9,10 @@ from typing import Any, NamedTuple
 import timm
 from torch import Tensor, nn
 
-from timm_attn.weights.convert import convert_state_dict, sizes_of
+from timm_attn.weights.convert import AVERAGED, convert_state_dict, sizes_of
 from timm_attn.weights.metadata import INPUT, class_names, input_metadata, model_metadata
 from timm_attn.weights.read import read_checkpoint
 
-_EMA = ('state_dict_ema', 'model_ema')
 # Arguments of train.py that are the model's, with our names; the others are in model_kwargs.
 _MODEL = {'gp': 'global_pool', 'bn_eps': 'bn_eps'}
 _SHAPES = ('num_classes', 'in_chans')  # taken from the tensors' shapes
@@ -120,8 +119,8 @@ def trained_model(
     options = model_arguments(file, arguments, *sources)
     said_input = input_metadata(arguments, file)
     names = class_names(content.get('options', {}).get('class_names'), file)  # of our runner
-    averaged = next((content[key] for key in _EMA if content.get(key) is not None), None) if ema else None
-    plain = {key: value for key, value in content.items() if key not in _EMA}
+    averaged = next((content[key] for key in AVERAGED if content.get(key) is not None), None) if ema else None
+    plain = {key: value for key, value in content.items() if key not in AVERAGED}
     try:
         state_dict = convert_state_dict(plain if averaged is None else averaged, name, **options)
         sizes = sizes_of(state_dict, name)
