@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 import timm
 import torch
+from safetensors.torch import load_file
 from torch import nn
 
 from timm_attn.data.datasets import Subset
@@ -17,6 +19,7 @@ from timm_attn.data.fashion_mnist import CLASSES, FashionMNIST
 from timm_attn.images import read_image
 from timm_attn.reports.dataset import Pictures
 from timm_attn.training.recipe import Recipe
+from timm_attn.training.runner import train
 from timm_attn.training.splits import open_split
 
 MODEL = 'cifar_resnet20_simam'
@@ -79,3 +82,18 @@ def group_norm_net() -> nn.Module:
 def rows(output: Path) -> list[dict[str, str]]:
     with open(output / 'summary.csv', newline='') as f:
         return list(csv.DictReader(f))
+
+
+def same(a: Path, b: Path) -> bool:
+    """Whether two runs ended in the same weights, bit for bit, and measured the same."""
+    ours, theirs = load_file(a / 'last.safetensors'), load_file(b / 'last.safetensors')
+    untimed = [[{k: v for k, v in row.items() if k != 'seconds'} for row in rows(run)] for run in (a, b)]
+    return (
+        ours.keys() == theirs.keys() and all(torch.equal(ours[k], theirs[k]) for k in ours) and untimed[0] == untimed[1]
+    )
+
+
+def refused(message: str, folder: Path, output: Path, recipe: Recipe | None = None) -> None:
+    with pytest.raises((ValueError, RuntimeError, FileNotFoundError), match=message):
+        train(recipe or short(), MODEL, folder, output)
+    assert not output.exists()  # nothing half-written
