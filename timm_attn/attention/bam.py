@@ -125,7 +125,7 @@ class BAM(AttentionLayer):
     def attention(self, x: Tensor) -> Tensor:
         """The factor of every neuron, 1 + M(F), or M(F) without the identity; broadcastable to (N, C, H, W)."""
         attention = self._map(x).type_as(x)
-        return 1 + attention if self.identity else attention
+        return 1.0 + attention if self.identity else attention
 
     def _map(self, x: Tensor) -> Tensor:
         if self.channel is None:

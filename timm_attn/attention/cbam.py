@@ -19,8 +19,11 @@ class ChannelGate(nn.Module):
         self.fc2 = nn.Linear(hidden, channels, device=device, dtype=dtype)
 
     def forward(self, x: Tensor) -> Tensor:
-        pooled = torch.stack([x.mean(dim=(2, 3)), x.amax(dim=(2, 3))])  # (2, N, C)
-        return self.fc2(self.act(self.fc1(pooled))).sum(dim=0).sigmoid()[:, :, None, None]
+        logits = self._mlp(x.mean(dim=(2, 3))) + self._mlp(x.amax(dim=(2, 3)))  # (N, C)
+        return logits.sigmoid()[:, :, None, None]
+
+    def _mlp(self, pooled: Tensor) -> Tensor:
+        return self.fc2(self.act(self.fc1(pooled)))
 
 
 class SpatialGate(nn.Module):

@@ -44,7 +44,7 @@ class GC(AttentionLayer):
     def attention(self, x: Tensor) -> Tensor:
         """The term added to every channel, (N, C, 1, 1)."""
         mask = self.conv_mask(x).flatten(2).softmax(dim=2)  # (N, 1, H * W)
-        context = (x.flatten(2) @ mask.transpose(1, 2)).squeeze(2)  # (N, C)
+        context = (x.flatten(2) @ mask.transpose(1, 2)).flatten(1)  # (N, C)
         return self.fc2(self.act(self.norm(self.fc1(context))))[:, :, None, None]
 
     def forward(self, x: Tensor) -> Tensor:

@@ -11,7 +11,8 @@ class Conv2d(nn.Conv2d):
 
     def forward(self, input: Tensor) -> Tensor:
         bias = self.bias
-        return self._conv_forward(input, self.weight.type_as(input), None if bias is None else bias.type_as(input))
+        weight = ops.in_dtype_of(self.weight, input)
+        return self._conv_forward(input, weight, None if bias is None else ops.in_dtype_of(bias, input))
 
 
 class Linear(nn.Linear):
@@ -19,7 +20,8 @@ class Linear(nn.Linear):
 
     def forward(self, input: Tensor) -> Tensor:
         bias = self.bias
-        return F.linear(input, self.weight.type_as(input), None if bias is None else bias.type_as(input))
+        weight = ops.in_dtype_of(self.weight, input)
+        return F.linear(input, weight, None if bias is None else ops.in_dtype_of(bias, input))
 
 
 class BatchNorm(nn.BatchNorm2d):

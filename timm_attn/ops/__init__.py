@@ -13,13 +13,14 @@ from timm_attn.ops.simam import (
     simam_weights,
     use_simam_path,
 )
-from timm_attn.ops.statistics import channel_moments, widen, widen_float16
+from timm_attn.ops.statistics import channel_moments, in_dtype_of, widen, widen_float16
 
 __all__ = [
     'batch_norm',
     'channel_moments',
     'check_channels',
     'has_fused_epilogue',
+    'in_dtype_of',
     'is_eager',
     'epilogue',
     'epilogue_reference',

@@ -34,7 +34,7 @@ def simam_weights(x: Tensor, e_lambda: float) -> Tensor:
         One weight per neuron, (N, C, H, W), in [sigmoid(0.5), 1); float32 for half-precision maps.
     """
     _, deviations, variance = channel_moments(widen(x))
-    importance = deviations / (4 * (variance + e_lambda)) + 0.5
+    importance = deviations / (4.0 * (variance + e_lambda)) + 0.5
     return importance.sigmoid()
 
 

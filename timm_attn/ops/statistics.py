@@ -21,6 +21,13 @@ def widen(x: Tensor) -> Tensor:
     return x if x.dtype == dtype else x.to(dtype)
 
 
+def in_dtype_of(parameter: Tensor, x: Tensor) -> Tensor:
+    """The parameter in the dtype of the map x; where it has that already, itself: engines want constant weights."""
+    if has_torch_function_unary(x):
+        return handle_torch_function(in_dtype_of, (x,), parameter, x)
+    return parameter if parameter.dtype == x.dtype else parameter.to(x.dtype)
+
+
 def widen_float16(x: Tensor, weight: Tensor) -> Tensor:
     """x as float32 where it and the weight it will meet are float16, whose sums over channels overflow.
 
@@ -42,5 +49,13 @@ def channel_moments(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     n = x.shape[2] * x.shape[3]
     mean = x.mean(dim=(2, 3), keepdim=True)
     deviations = (x - mean).square()
-    variance = deviations.sum(dim=(2, 3), keepdim=True) / (n - 1 + 2 // (n + 1))  # max(n - 1, 1), traceable
+    variance = deviations.sum(dim=(2, 3), keepdim=True) / _freedom(n)
     return mean, deviations, variance
+
+
+def _freedom(n: int) -> float:
+    """max(n - 1, 1) of n pixels, also where n is a tracer's tensor or a symbol."""
+    freedom = n - 1 + 2 // (n + 1)
+    if isinstance(n, int):  # a known size: a constant, and a float one, as engines compute in floats
+        return float(freedom)
+    return freedom
