@@ -1,5 +1,6 @@
 """The launcher of timm's scripts and scripts/train_imagenet.sh, with stand-ins for timm's scripts."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -22,9 +23,23 @@ def test_scripts_get_the_interpreter_of_the_tests() -> None:
     assert said.stdout.strip() == sys.executable, said.stderr
 
 
-def test_no_script() -> None:
-    done = start(sys.executable, '-m', 'timm_attn.run', 'nowhere.py')
-    assert done.returncode == 1 and 'there is no script nowhere.py' in done.stderr
+def test_a_console_script_runs_by_its_name(tmp_path: Path) -> None:
+    """As an installed one: by its entry point, with its arguments and its exit status."""
+    lines = ['import sys, timm', 'def main():', '    print(sys.argv, timm.is_model("resnet50_simam"))', '    return 3']
+    (tmp_path / 'stand_in.py').write_text('\n'.join(lines))
+    installed = tmp_path / 'stand_in-1.0.dist-info'
+    installed.mkdir()
+    (installed / 'METADATA').write_text('Name: stand-in\nVersion: 1.0\n')
+    (installed / 'entry_points.txt').write_text('[console_scripts]\nexport-stand-in = stand_in:main\n')
+    argv = ['export-stand-in', 'onnx', '--output', 'x']
+    done = start(sys.executable, '-m', 'timm_attn.run', *argv, PYTHONPATH=f'{ROOT}{os.pathsep}{tmp_path}')
+    assert done.stdout == f'{argv} True\n' and done.returncode == 3, done.stderr
+
+
+@pytest.mark.parametrize('name', ['nowhere.py', 'nocommand', 'tests'])
+def test_no_script(name: str) -> None:
+    done = start(sys.executable, '-m', 'timm_attn.run', name)
+    assert done.returncode == 1 and f'there is no script {name}, neither a file nor a console script' in done.stderr
 
 
 @pytest.mark.parametrize(
