@@ -17,6 +17,7 @@ from torch import Tensor
 from tests.support.commands import ROOT, run
 from tests.support.simam_paths import FORMATS, KERNELS, TOLERANCES, Row, leaf, relative
 from timm_attn import ATTENTION, ops
+from timm_attn.ops import triton
 from timm_attn.ops.triton import tiles
 
 pytest.importorskip('triton', reason='triton is not installed')
@@ -97,7 +98,7 @@ def test_inference_takes_the_kernels(key: str, monkeypatch: pytest.MonkeyPatch) 
     """Every attention's epilogue, as on a GPU; with gradients it is the reference."""
     for name in 'epilogue', 'simam':  # of ops these are the functions
         module = importlib.import_module(f'timm_attn.ops.{name}')
-        monkeypatch.setattr(module, 'runs_on_triton', lambda x: True)
+        monkeypatch.setattr(module, 'takes_triton', lambda x: True)
     attention, launches = ATTENTION[key], []
     for module in epilogues, kernels:
         monkeypatch.setattr(module, 'launch', lambda *a, **k: (launches.append(a[0]), launching.launch(*a, **k)))
@@ -189,6 +190,19 @@ def test_kernels_compile_and_read_each_map_once(tmp_path: Path) -> None:
             maps = (1 if name == '_forward' else 2) * (1 if whole == 'True' else 2)  # backward also reads two numbers
             assert maps <= int(read) / int(tile) <= maps * (1 if name == '_forward' else 1.3), (name, read, tile)
     assert [launch[3] for launch in launches[:10]] == ['True'] * 6 + ['False'] * 2 + ['True'] * 2
+
+
+def test_the_kernels_are_opt_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU simam and the ends of blocks take them where the environment says so, and nowhere else."""
+    monkeypatch.setattr(triton, 'runs_on_triton', lambda x: True)  # as on a GPU
+    x = torch.zeros(2, 3, 4, 4, device='meta')
+    with torch.no_grad():
+        for said, taken in {None: False, '0': False, '1': True}.items():
+            if said is not None:
+                monkeypatch.setenv('TIMM_ATTN_TRITON', said)
+            assert (ops.simam_path(x) == 'triton') == ops.has_fused_epilogue(x) == taken
+    monkeypatch.setattr(triton, 'runs_on_triton', lambda x: False)
+    assert ops.simam_path(x) == 'blocks' and not ops.has_fused_epilogue(x)
 
 
 WITHOUT = """

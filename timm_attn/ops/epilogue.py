@@ -9,7 +9,7 @@ from torch.overrides import has_torch_function
 
 from timm_attn.ops.eager import is_inference, may_overwrite
 from timm_attn.ops.layout import rows_of
-from timm_attn.ops.triton import runs_on_triton
+from timm_attn.ops.triton import takes_triton
 
 
 def epilogue(x: Tensor, factor: Tensor | None, terms: list[Tensor], ceiling: float | None) -> Tensor:
@@ -47,13 +47,13 @@ def _by_path(x: Tensor, factor: Tensor | None, terms: list[Tensor], ceiling: flo
 
 
 def has_fused_epilogue(x: Tensor) -> bool:
-    """Whether epilogue of x is faster than its reference: inference on the CPU or on a GPU with Triton."""
-    return may_overwrite(x) or (is_inference(x) and runs_on_triton(x))
+    """Whether epilogue of x is faster than its reference: inference on the CPU, or on a GPU with Triton's kernels."""
+    return may_overwrite(x) or (is_inference(x) and takes_triton(x))
 
 
 def _has_kernel(x: Tensor, factor: Tensor | None, terms: list[Tensor]) -> bool:
     """Whether Triton's kernel applies: up to two terms and a contiguous or channels_last map on a GPU."""
-    if not (is_inference(x) and runs_on_triton(x) and len(terms) <= 2 and rows_of(x) is not None):
+    if not (is_inference(x) and takes_triton(x) and len(terms) <= 2 and rows_of(x) is not None):
         return False
     return all(t.dim() == 4 and t.device == x.device and fits(t, x) for t in (factor, *terms) if t is not None)
 

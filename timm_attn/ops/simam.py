@@ -13,7 +13,7 @@ from timm_attn.ops.eager import has_dispatch_mode, is_eager, is_inference
 from timm_attn.ops.epilogue import epilogue_reference, fits
 from timm_attn.ops.layout import memory_format_of, rows_of
 from timm_attn.ops.statistics import channel_moments, widen
-from timm_attn.ops.triton import runs_on_triton, triton_is_installed
+from timm_attn.ops.triton import takes_triton, triton_is_installed
 
 # The modules of the fused paths; imported when first taken, for Triton may be missing
 _KERNELS = {'triton': 'timm_attn.ops.triton.simam', 'blocks': 'timm_attn.ops.simam_blocks'}
@@ -123,7 +123,7 @@ def _kernels(x: Tensor) -> Any:
 
 @torch.jit.unused
 def simam_path(x: Tensor) -> str:
-    """The path that simam takes for a map: in eager mode 'triton' on a GPU where Triton runs, 'blocks' elsewhere.
+    """The path that simam takes for a map: in eager mode 'blocks', or 'triton' on a GPU where TIMM_ATTN_TRITON is 1.
 
     It is the 'reference' for graphs, which compilers fuse themselves, for torch.func, forward-mode differentiation and
     tracing, and for maps that are neither contiguous nor channels_last. `use_simam_path` overrides the choice, also
@@ -132,7 +132,7 @@ def simam_path(x: Tensor) -> str:
     """
     if has_torch_function_unary(x) or not is_eager() or x.dim() != 4 or 0 in x.shape[2:] or rows_of(x) is None:
         return 'reference'
-    path = _forced[-1] if _forced else 'triton' if runs_on_triton(x) else 'blocks'
+    path = _forced[-1] if _forced else 'triton' if takes_triton(x) else 'blocks'
     return 'blocks' if path == 'triton' and has_dispatch_mode(x) else path
 
 

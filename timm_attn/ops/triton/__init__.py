@@ -1,5 +1,9 @@
-"""The arithmetic of ops as Triton kernels. Only the other files of this folder import triton."""
+"""The arithmetic of ops as Triton kernels, for GPUs. Only the other files of this folder import triton.
 
+No GPU has run them yet, so they are taken only where the environment variable TIMM_ATTN_TRITON is 1.
+"""
+
+import os
 from functools import cache
 from importlib.util import find_spec
 
@@ -27,4 +31,9 @@ def runs_on_triton(x: Tensor) -> bool:
     return able and not has_dispatch_mode(x)
 
 
-__all__ = ['DTYPES', 'runs_on_triton', 'triton_is_installed']
+def takes_triton(x: Tensor) -> bool:
+    """Whether ops run the kernels on x by themselves: runs_on_triton, and the user has asked for them."""
+    return runs_on_triton(x) and os.environ.get('TIMM_ATTN_TRITON') == '1'
+
+
+__all__ = ['DTYPES', 'runs_on_triton', 'takes_triton', 'triton_is_installed']
