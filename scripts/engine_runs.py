@@ -1,0 +1,48 @@
+"""What several engines share: the exported program, the ONNX file, and how onnxruntime and OpenVINO run."""
+
+import copy
+import io
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+Run = Callable[[Tensor], Tensor]  # images, (N, 3, H, W) -> logits
+ANY_SIZE = dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC)
+
+
+def onnx_file(net: nn.Module, images: Tensor) -> bytes:
+    """The net by torch's older exporter, for every batch size, height and width."""
+    file = io.BytesIO()
+    axes = {'images': {0: 'n', 2: 'h', 3: 'w'}, 'logits': {0: 'n'}}
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore', DeprecationWarning)
+        names: dict[str, Any] = dict(input_names=['images'], output_names=['logits'], dynamic_axes=axes)
+        torch.onnx.export(net, (images,), file, opset_version=17, dynamo=False, **names)
+    return file.getvalue()
+
+
+def exported_program(
+    net: nn.Module, images: Tensor, sizes: Mapping[int, Any] = ANY_SIZE
+) -> torch.export.ExportedProgram:
+    return torch.export.export(copy.deepcopy(net), (images,), dynamic_shapes=(dict(sizes),))
+
+
+def run_onnx(model: bytes) -> Run:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(model, options, providers=['CPUExecutionProvider'])
+    name = session.get_inputs()[0].name
+    return lambda images: torch.from_numpy(session.run(None, {name: images.numpy()})[0])
+
+
+def run_openvino(model: Any) -> Run:
+    import openvino
+
+    compiled = openvino.compile_model(model, 'CPU', {'INFERENCE_NUM_THREADS': 1, 'INFERENCE_PRECISION_HINT': 'f32'})
+    return lambda images: torch.from_numpy(compiled([images.numpy()])[0].copy())
