@@ -48,7 +48,7 @@ def check_config(kwargs: Mapping[str, Any], own: Mapping[str, Any]) -> str:
     Raises:
         ValueError: they are not on the allow-list, out of bounds or contradict each other, or the weights are damaged.
     """
-    cfg = _fields(kwargs.get('pretrained_cfg'))
+    cfg = cfg_fields(kwargs.get('pretrained_cfg'))
     if not cfg.get('source'):
         return ''
     file = f'The config.json of {cfg.get("hf_hub_id") or cfg.get("file")}'
@@ -69,7 +69,7 @@ def check_config(kwargs: Mapping[str, Any], own: Mapping[str, Any]) -> str:
 
 def check_size(model: nn.Module, cfg: Any, file: str) -> None:
     """Raises ValueError where a config.json would build a net, here without storage, much larger than its weights."""
-    said = _fields(cfg)
+    said = cfg_fields(cfg)
     if said['source'] == 'local-dir':
         sizes = [path.stat().st_size for path in Path(said['file']).iterdir() if path.is_file()]
         most = max(2 * max(sizes), _LEAST_VALUES)
@@ -87,7 +87,7 @@ def chosen_checkpoint(name: str, kwargs: Mapping[str, Any]) -> Checkpoint | None
         RuntimeError: there is none of that name or tag.
     """
     cfg = kwargs.get('pretrained_cfg')
-    given = {**_fields(cfg), **(kwargs.get('pretrained_cfg_overlay') or {})}
+    given = {**cfg_fields(cfg), **(kwargs.get('pretrained_cfg_overlay') or {})}
     sources = {source: given[source] for source in _SOURCES if given.get(source)}
     if not sources:
         return find_checkpoint(name, cfg if isinstance(cfg, str) else given.get('tag'))
@@ -134,7 +134,8 @@ def keep_label_names(model: Any, pretrained: bool, overlay: Mapping[str, Any] | 
         del model.pretrained_cfg['label_names']
 
 
-def _fields(cfg: Any) -> dict[str, Any]:
+def cfg_fields(cfg: Any) -> dict[str, Any]:
+    """The fields of a pretrained cfg: a PretrainedCfg, a mapping, or a tag, which has none."""
     if cfg is None or isinstance(cfg, str):
         return {}
     return dict(cfg) if isinstance(cfg, Mapping) else vars(cfg)
