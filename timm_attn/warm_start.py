@@ -14,7 +14,7 @@ from timm_attn.attach import attention_layers
 from timm_attn.attach.folds import CannotFold, Fold, fold
 from timm_attn.attach.simam_start import Place, expect, match, simam_places
 from timm_attn.attach.walk import tensors_in
-from timm_attn.attention import AttentionLayer
+from timm_attn.attention import AttentionLayer, SimAM
 from timm_attn.warm_start_input import check_model, image_batch, input_channels, plain_weights, refuse_trained
 
 ModelT = TypeVar('ModelT', bound=nn.Module)
@@ -62,7 +62,7 @@ def warm_start(
     reference = _with_constants(net, dict.fromkeys(layers, 1.0))
     if isinstance(plain, nn.Module):
         _check_plain(plain, reference, example)
-    places = simam_places(net, example)
+    places = simam_places(net, example) if any(isinstance(layer, SimAM) for layer in layers.values()) else {}
     _report(_fold_exactly(net, reference, places, example))
     if places:
         _approximate(net, reference, places, batch, model)
