@@ -86,14 +86,12 @@ def outputs(net: nn.Module, images: Tensor, training: bool = False) -> Tensor:
 def measure(name: str) -> Deviations:
     """The deviations of an exact warm start."""
     plain, images = plain_net(stem_of(name)), image_batch(stem_of(name))
-    model: Any = timm.create_model(name, num_classes=10)
-    single = copy.deepcopy(plain).float(), copy.deepcopy(model)
+    model: Any = timm.create_model(name, num_classes=10).double()
     start = time.perf_counter()
-    timm_attn.warm_start(model.double(), plain)
+    timm_attn.warm_start(model, plain)
     seconds = time.perf_counter() - start
-    timm_attn.warm_start(single[1], single[0].state_dict())
-    in32 = deviation(*(outputs(net, images.float()) for net in single))
     evaluation = deviation(outputs(plain, images), outputs(model, images))
+    in32 = deviation(*(outputs(copy.deepcopy(net).float(), images.float()) for net in (plain, model)))
     training = deviation(outputs(plain, images, training=True), outputs(model, images, training=True))
     return Deviations(evaluation, training, in32, seconds)
 
