@@ -45,7 +45,8 @@ class RandomNet(nn.Module):
         stem = self.layers['stem'] if 'stem' in self.layers else nn.Conv2d(3, CHANNELS, 3, padding=1).double()
         self.layers['stem'] = stem
         pool = [stem(x)]
-        for self.step, chosen in enumerate(self.chosen):
+        for step, chosen in enumerate(self.chosen):
+            self.step = step
             chosen(self, pool, draw)
         last, other = pool[-1], draw.choice(pool)
         return self.head(torch.cat([last, other], dim=1).mean(dim=(2, 3)))
@@ -174,7 +175,7 @@ def other_norm(net: RandomNet, pool: list[Tensor], draw: random.Random) -> None:
 
 def read_a_value(net: RandomNet, pool: list[Tensor], draw: random.Random) -> None:
     x = draw.choice(pool)
-    pool.append(x / float(x.abs().max()))
+    pool.append(x / float(x.detach().abs().max()))
 
 
 WEIGHTED: dict[Step, int] = {
