@@ -60,7 +60,7 @@ def compare(results: Iterable[Result], plain: str) -> list[dict[str, str]]:
     """One row per model, the plain net first: mean, spread, number of seeds, and the difference from the plain net.
 
     The difference stands with its 95 % confidence interval (Welch). It is inside the noise if the interval has 0, and
-    without an interval nothing can be said.
+    with one run it has none.
 
     Raises:
         ValueError: the plain net has no result, or the runs are of different recipes, lengths or images.
@@ -94,7 +94,7 @@ def _difference(found: Sequence[float], base: Sequence[float]) -> str:
     difference = f'{statistics.fmean(found) - statistics.fmean(base):+.2f}'
     interval = welch(found, base)
     if interval is None:
-        return f'{difference}, no interval: nothing can be said'
+        return f'{difference}, no interval'
     verdict = ', inside the noise' if interval[0] <= 0 <= interval[1] else ''
     return f'{difference} [{interval[0]:+.2f}, {interval[1]:+.2f}]{verdict}'
 

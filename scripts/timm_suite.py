@@ -2,7 +2,7 @@
 
     python scripts/timm_suite.py                                  # all models that importing timm_attn adds
     python scripts/timm_suite.py --models 'resnet50_*' --fixed    # some of them, more of timm's tests
-    python scripts/timm_suite.py --extra                          # tests/timm_extra.py instead of timm's tests
+    python scripts/timm_suite.py --extra                          # tests/support/timm_extra.py instead of timm's tests
     python scripts/timm_suite.py --known 'test_forward_after_prune*_bam*'   # run and listed, but no error
 
 The tests come from the sdist of the installed timm version, downloaded once. They parametrize themselves over
@@ -38,7 +38,7 @@ import pytest
 import timm
 import torch
 
-EXTRA_TESTS = Path(__file__).resolve().parents[1] / 'tests' / 'timm_extra.py'
+EXTRA_TESTS = Path(__file__).resolve().parents[1] / 'tests' / 'support' / 'timm_extra.py'
 CACHE = Path.home() / '.cache' / 'timm_attn' / 'timm_tests'
 
 # Generic tests that timm runs on a fixed list of models, --fixed on ours -> what follows the model name in a row.
@@ -238,7 +238,7 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument('--models', nargs='+', default=[], metavar='GLOB', help='default: all that the package adds')
     tests = parser.add_mutually_exclusive_group()
     tests.add_argument('--fixed', action='store_true', help="also timm's generic tests of fixed models, on our models")
-    tests.add_argument('--extra', action='store_true', help=f"tests/{EXTRA_TESTS.name} instead of timm's tests")
+    tests.add_argument('--extra', action='store_true', help=f"tests/support/{EXTRA_TESTS.name} instead of timm's tests")
     parser.add_argument('--known', nargs='+', default=[], metavar='GLOB', help='test ids whose failure is known')
     parser.add_argument('--shard', default='0/1', metavar='I/N', help='every N-th model, from the I-th (0-based) on')
     parser.add_argument('--json', type=Path, metavar='FILE', help='write every cell and its CPU seconds to FILE')

@@ -18,8 +18,7 @@ torch.set_num_threads(1)
 if not torch.cuda.is_available():  # Triton reads it when it is first imported, which torchvision does
     os.environ.setdefault('TRITON_INTERPRET', '1')
 
-from images import MODEL, short, write_folders  # noqa: E402
-
+from tests.support.images import MODEL, short, write_folders  # noqa: E402
 from timm_attn.training.runner import train  # noqa: E402
 
 

@@ -13,7 +13,6 @@ import torch
 import torch.nn.functional as F
 from timm.data import resolve_model_data_config
 from timm.layers import BatchNormAct2d, FrozenBatchNormAct2d, SyncBatchNormAct, convert_sync_batchnorm
-from timm_extra import build, images
 from torch import Tensor, fx, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils import parametrize
@@ -21,6 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torchvision.models.feature_extraction import create_feature_extractor
 from torchvision.ops import FrozenBatchNorm2d
 
+from tests.support.timm_extra import build, images
 from timm_attn import fuse
 from timm_attn.attention import AttentionLayer
 from timm_attn.attention.layers import BatchNorm

@@ -6,9 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.support.commands import ROOT
 from timm_attn import BACKBONES, zoo
-
-ROOT = Path(__file__).resolve().parents[1]
 
 
 def test_local_folder() -> None:

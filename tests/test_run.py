@@ -1,18 +1,11 @@
 """The launcher of timm's scripts and scripts/train_imagenet.sh, with stand-ins for timm's scripts."""
 
-import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from test_data import ROOT
 
-
-def run(*command: object, **variables: object) -> subprocess.CompletedProcess[str]:
-    paths = os.pathsep.join([str(ROOT), os.environ.get('PYTHONPATH', '')])
-    env = {**os.environ, 'PYTHONPATH': paths, 'OMP_NUM_THREADS': '1', **{k: str(v) for k, v in variables.items()}}
-    return subprocess.run([*map(str, command)], cwd=ROOT, env=env, capture_output=True, text=True)
+from tests.support.commands import ROOT, start
 
 
 def test_a_script_runs_with_the_zoo_as_if_alone(tmp_path: Path) -> None:
@@ -20,17 +13,17 @@ def test_a_script_runs_with_the_zoo_as_if_alone(tmp_path: Path) -> None:
     lines = ['import sys, timm, neighbour', 'if __name__ == "__main__":']
     lines += ['    print(sys.argv[1:], neighbour.WORD, timm.is_model("resnet50_simam"), sys.argv[0])']
     (tmp_path / 'script.py').write_text('\n'.join(lines))
-    done = run(sys.executable, '-m', 'timm_attn.run', tmp_path / 'script.py', '--model', 'x')
+    done = start(sys.executable, '-m', 'timm_attn.run', tmp_path / 'script.py', '--model', 'x')
     assert done.stdout == f"['--model', 'x'] beside True {tmp_path / 'script.py'}\n", done.stderr
 
 
 def test_scripts_get_the_interpreter_of_the_tests() -> None:
-    said = run('sh', '-c', 'python -c "import sys; print(sys.executable)"')
+    said = start('sh', '-c', 'python -c "import sys; print(sys.executable)"')
     assert said.stdout.strip() == sys.executable, said.stderr
 
 
 def test_no_script() -> None:
-    done = run(sys.executable, '-m', 'timm_attn.run', 'nowhere.py')
+    done = start(sys.executable, '-m', 'timm_attn.run', 'nowhere.py')
     assert done.returncode == 1 and 'there is no script nowhere.py' in done.stderr
 
 
@@ -42,7 +35,7 @@ def test_train_imagenet_picks_the_recipe(model: str, processes: int, recipe: str
     said = 'import os, pathlib, sys\npathlib.Path(__file__).with_name("said" + os.environ["RANK"])'
     (tmp_path / 'train.py').write_text(f'{said}.write_text(" ".join(sys.argv[1:]))')
     script = ROOT / 'scripts' / 'train_imagenet.sh'
-    done = run(script, model, 'IMAGENET', processes, '--amp', TIMM_SCRIPTS=tmp_path)
+    done = start(script, model, 'IMAGENET', processes, '--amp', TIMM_SCRIPTS=tmp_path)
     line = f'{recipe}.yaml --model {model} --data-dir IMAGENET --batch-size {batch} --amp'
     said = [path.read_text() for path in tmp_path.glob('said*')]
     assert [text.rpartition('recipes/')[2] for text in said] == [line] * processes, done.stderr  # installed or not
@@ -61,11 +54,11 @@ def test_train_imagenet_picks_the_recipe(model: str, processes: int, recipe: str
 )
 def test_train_imagenet_refuses(arguments: list[object], message: str, tmp_path: Path) -> None:
     (tmp_path / 'train.py').write_text('raise SystemExit("must not be reached")')
-    done = run(ROOT / 'scripts' / 'train_imagenet.sh', *arguments, TIMM_SCRIPTS=tmp_path)
+    done = start(ROOT / 'scripts' / 'train_imagenet.sh', *arguments, TIMM_SCRIPTS=tmp_path)
     assert done.returncode and message in done.stderr
     assert 'must not be reached' not in done.stderr and 'Traceback' not in done.stderr
 
 
 def test_train_imagenet_needs_train_py(tmp_path: Path) -> None:
-    done = run(ROOT / 'scripts' / 'train_imagenet.sh', 'resnet50_simam', 'DATA', TIMM_SCRIPTS=tmp_path)
+    done = start(ROOT / 'scripts' / 'train_imagenet.sh', 'resnet50_simam', 'DATA', TIMM_SCRIPTS=tmp_path)
     assert done.returncode == 1 and "TIMM_SCRIPTS must name the folder of timm's train.py" in done.stderr

@@ -11,10 +11,11 @@ import pytest
 import timm
 import torch
 import torchvision
-from reference import PARAMETERS
 from timm.layers import DropPath
 from torch import Tensor, nn
 
+from tests.support.nets import on_meta, parameters
+from tests.support.reference import PARAMETERS
 from timm_attn import ATTENTION, BACKBONES, zoo
 from timm_attn.attach import attention_layers
 from timm_attn.attention import Attention
@@ -57,10 +58,6 @@ WIDE_COUNTS = {
     'wide_resnet18_x2_0': (45_618_216, 45_708_547),
     'squeezenet1_1': (1_235_496, 1_258_487),
 }
-
-
-def parameters(name: str, **kwargs: Any) -> int:
-    return sum(p.numel() for p in timm.create_model(name, device='meta', **kwargs).parameters())
 
 
 def test_every_pair_and_the_plain_nets_are_registered() -> None:
@@ -106,7 +103,7 @@ def test_every_backbone_has_a_count() -> None:
 @pytest.mark.parametrize('backbone, attention', PAIRS)
 def test_layers_add_their_own_parameters(backbone: str, attention: str) -> None:
     """The net is the plain one plus the papers' count of each layer, at the channels that the site has."""
-    model = timm.create_model(f'{backbone}_{attention}', device='meta')
+    model = on_meta(f'{backbone}_{attention}')
     added = sum(p.numel() for p in model.parameters()) - parameters(BACKBONES[backbone].timm or backbone)
     channels = [layer.channels for layer in attention_layers(model).values()]
     formula = PARAMETERS[attention]
@@ -115,8 +112,8 @@ def test_layers_add_their_own_parameters(backbone: str, attention: str) -> None:
 
 @pytest.mark.parametrize('backbone, attention', PAIRS)
 def test_timms_weights_load_strictly(backbone: str, attention: str) -> None:
-    plain = timm.create_model(BACKBONES[backbone].timm or backbone, device='meta')
-    model = timm.create_model(f'{backbone}_{attention}', device='meta')
+    plain = on_meta(BACKBONES[backbone].timm or backbone)
+    model = on_meta(f'{backbone}_{attention}')
     slots = tuple(f'{path}.' for path in attention_layers(model))
     assert slots
     assert [k for k in model.state_dict() if not k.startswith(slots)] == list(plain.state_dict())
@@ -143,7 +140,7 @@ def test_an_attention_that_does_nothing_changes_nothing(backbone: str, attention
 
 
 def test_sites() -> None:
-    paths = {name: list(attention_layers(timm.create_model(name, device='meta'))) for name in zoo.names()}
+    paths = {name: list(attention_layers(on_meta(name))) for name in zoo.names()}
     assert paths['resnet50_simam'][:2] == ['layer1.0.conv_attn', 'layer1.1.conv_attn']
     assert len(paths['resnet50_simam']) == len(paths['resnet50_se']) == 16
     assert paths['resnet18_se'][0] == 'layer1.0.se' and paths['cifar_resnet20_se'][0] == 'layer1.0.block_attn'

@@ -61,7 +61,7 @@ def check_same(fused: nn.Module, images: Tensor, expected: tuple[list[Tensor], f
     first, noise = expected
     try:
         found = difference(first, outputs(fused, images))
-    except Exception as error:  # of a graph of anybody's operations
+    except Exception as error:  # of a graph of unknown operations
         raise ValueError(f'{name} cannot be fused: its graph does not run, {" ".join(str(error).split())}') from error
     if found > _ROUNDED.get(images.dtype, _TOLERANCE) + _NOISE * noise:
         raise ValueError(

@@ -20,7 +20,7 @@ from torch import Tensor
 from timm_attn.files import write_whole
 from timm_attn.training.engine import Engine, make_optimizer
 from timm_attn.training.fingerprint import IMAGES, difference
-from timm_attn.training.run import Run
+from timm_attn.training.run_config import Run
 from timm_attn.weights.trained import read_training_file
 
 # Of a row of a run's table; with averaged weights also top1_ema.

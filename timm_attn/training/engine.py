@@ -17,11 +17,11 @@ from timm.utils import NativeScaler, dispatch_clip_grad, distribute_bn
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from timm_attn.training.data import names_of
 from timm_attn.training.evaluate import check_labels
 from timm_attn.training.loaders import Loader, set_epoch, take_batch
 from timm_attn.training.processes import ALONE, Processes
 from timm_attn.training.recipe import Recipe, usable
+from timm_attn.training.splits import names_of
 
 
 class NonFiniteLossError(RuntimeError):

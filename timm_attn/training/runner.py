@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from timm_attn.data.datasets import class_names
 from timm_attn.files import write_csv, write_whole
-from timm_attn.training import checkpoint, data
+from timm_attn.training import checkpoint, splits
 from timm_attn.training.engine import Engine, NonFiniteLossError
 from timm_attn.training.evaluate import confusion, evaluate
 from timm_attn.training.fingerprint import fingerprints
@@ -28,7 +28,7 @@ from timm_attn.training.lock import held
 from timm_attn.training.logs import one_line, open_tensorboard
 from timm_attn.training.processes import Processes, joined
 from timm_attn.training.recipe import Recipe, import_modules, usable
-from timm_attn.training.run import Run
+from timm_attn.training.run_config import Run
 
 LAST = 'last.pth.tar'  # timm's name
 
@@ -67,22 +67,22 @@ def train(
     """
     import_modules(recipe)
     if holdout is not None:
-        data.check_holdout(holdout)
+        splits.check_holdout(holdout)
     refuse_idle(recipe, data_dir)
-    data.refuse_output(output, recipe, data_dir, held_out=holdout is not None)
+    splits.refuse_output(output, recipe, data_dir, held_out=holdout is not None)
     with joined(recipe.device) as processes, held(output, processes):
         last = output / LAST
         if last.exists() and not resume:
             raise ValueError(f'{output} already has a run: go on with --resume, or choose another --output.')
         random_seed(recipe.seed, processes.rank)
-        with data.downloading(recipe, processes):
-            splits: tuple[Any, Any] = (
-                data.open_both(recipe, data_dir, skip_unreadable=skip_unreadable)
+        with splits.downloading(recipe, processes):
+            images: tuple[Any, Any] = (
+                splits.open_both(recipe, data_dir, skip_unreadable=skip_unreadable)
                 if holdout is None
-                else data.held_out(recipe, data_dir, holdout, skip_unreadable=skip_unreadable)
+                else splits.held_out(recipe, data_dir, holdout, skip_unreadable=skip_unreadable)
             )
-        run = Run(model_name, recipe, head_only, holdout or 0, class_names(splits[0]), fingerprints(*splits))
-        engine, tests = _prepare(run, *splits, processes)
+        run = Run(model_name, recipe, head_only, holdout or 0, class_names(images[0]), fingerprints(*images))
+        engine, tests = _prepare(run, *images, processes)
         run = run.of(engine.model)
         rows = _resumed(engine, run, last) if resume and last.exists() else []
         writer = open_tensorboard(output / 'tensorboard', len(rows) + 1) if tensorboard and processes.primary else None
@@ -215,7 +215,7 @@ class _Training:
 
     def _unreadable(self) -> int:
         loaders, processes = (self.engine.loader, self.tests), self.engine.processes
-        return sum(data.unreadable(loader.dataset, processes) for loader in loaders)
+        return sum(splits.unreadable(loader.dataset, processes) for loader in loaders)
 
     def _kept(self) -> str:
         last, rows = self.output / LAST, self.rows

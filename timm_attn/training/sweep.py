@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 
 from timm_attn.files import write_json
-from timm_attn.training import checkpoint, data
+from timm_attn.training import checkpoint, splits
 from timm_attn.training.engine import NonFiniteLossError
 from timm_attn.training.lock import held
 from timm_attn.training.processes import joined
@@ -50,7 +50,7 @@ def sweep(
     if repeats < 1 or not values or len(set(values)) < len(values):
         raise ValueError(f'A sweep needs different values and at least one repeat, but got {list(values)} x {repeats}.')
 
-    data.refuse_output(output, recipe, data_dir, held_out=True)
+    splits.refuse_output(output, recipe, data_dir, held_out=True)
 
     def top1_of(value: str, seed: int) -> float:
         options = {**recipe.model_kwargs.get('attn_kwargs', {}), attn_kwarg: _number(value)}

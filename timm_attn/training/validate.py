@@ -12,7 +12,7 @@ import torch
 from timm.data import resolve_data_config
 
 from timm_attn.data.datasets import class_names
-from timm_attn.training import data
+from timm_attn.training import splits
 from timm_attn.training.engine import autocast_of
 from timm_attn.training.evaluate import evaluate
 from timm_attn.training.loaders import usable_cores, validation_loader
@@ -71,8 +71,8 @@ def validate(
     if workers is not None:
         recipe = replace(recipe, workers=workers)
     with joined(device or recipe.device) as processes:
-        with data.downloading(recipe, processes):
-            tested_on = data.open_split(recipe, data_dir, split or recipe.val_split, skip_unreadable=skip_unreadable)
+        with splits.downloading(recipe, processes):
+            tested_on = splits.open_split(recipe, data_dir, split or recipe.val_split, skip_unreadable=skip_unreadable)
         model, said_input, trained_on = _model(model_name, recipe, users, content, weights, ema)
         classes = class_names(tested_on)
         if classes is not None and len(classes) != model.num_classes:
@@ -89,7 +89,7 @@ def validate(
         metrics = evaluate(model, loader, processes, autocast_of(recipe, processes.device), recipe.channels_last)
         if not math.isfinite(metrics['loss']):
             raise ValueError(f'{weights or model_name} gives a loss of {metrics["loss"]}: its weights are damaged.')
-        return {**metrics, 'unreadable': data.unreadable(tested_on, processes)}
+        return {**metrics, 'unreadable': splits.unreadable(tested_on, processes)}
 
 
 def _recipe_in(content: Mapping[str, Any], file: Path | None, changes: Mapping[str, Any]) -> Recipe:
