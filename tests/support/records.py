@@ -13,9 +13,10 @@ from timm_attn.weights.manifest import Checkpoint
 
 @contextmanager
 def registered(monkeypatch: pytest.MonkeyPatch, *records: Checkpoint) -> Iterator[None]:
-    """A block in which the manifest has these records, too."""
+    """A block in which the manifest has these records, too, in the place of those of the same name and tag."""
     names = {record.name for record in records}
-    found = (*manifest.checkpoints(), *records)
+    replaced = {record.full_name for record in records}
+    found = (*(c for c in manifest.checkpoints() if c.full_name not in replaced), *records)
     with monkeypatch.context() as patch:
         for module in (manifest, weights, sys.modules['timm_attn.weights.inventory']):
             patch.setattr(module, 'checkpoints', lambda: found)

@@ -10,6 +10,7 @@ import pytest
 import timm
 
 from timm_attn.weights import checkpoints
+from timm_attn.weights.importing import most_bytes
 from timm_attn.weights.manifest import HUB_PATTERNS, LICENSE, ORIGIN_PATTERNS, PACKAGE, PATTERNS, manifest_path
 
 SCHEMA = json.loads((PACKAGE / 'weights' / 'schema.json').read_text())
@@ -54,6 +55,9 @@ def test_a_record_fits_its_model(checkpoint: Any) -> None:
     kernels = 'eca' in checkpoint.name and checkpoint.kind == 'upstream'  # the authors' kernel sizes are others
     assert num_params == checkpoint.num_params or (kernels and abs(num_params - checkpoint.num_params) < 50)
     assert model.num_classes == checkpoint.cfg['num_classes']
+    if checkpoint.is_converted:  # float32 values, and what an archive says of each tensor
+        least = sum(4 * value.numel() + 400 for value in model.state_dict().values())
+        assert least < most_bytes(checkpoint) == int(checkpoint.row.bytes_per_parameter * checkpoint.num_params)
 
 
 @pytest.mark.parametrize(

@@ -53,12 +53,6 @@ def damage(file: Stored) -> str:
     return ''
 
 
-def _shaped(state_dict: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """timm's SE has convolutions of 1x1 where ours has linear layers: the same numbers in four dimensions."""
-    shapes = {key: value.shape for key, value in model.state_dict().items()}
-    return {key: v.flatten(1) if v.dim() > len(shapes.get(key, v.shape)) else v for key, v in state_dict.items()}
-
-
 Filter = Callable[[Mapping[str, Tensor], nn.Module], Mapping[str, Tensor]]
 
 
@@ -66,8 +60,7 @@ def filter_of(checkpoint: Checkpoint) -> Filter:
     """What timm calls with the file's state dict and the model before it loads one into the other."""
 
     def converted(state_dict: Mapping[str, Tensor], model: nn.Module) -> Mapping[str, Tensor]:
-        ours = convert_state_dict(state_dict, checkpoint.name, **checkpoint.model_args)
-        return check_weights(_shaped(ours, model), model)
+        return check_weights(convert_state_dict(state_dict, checkpoint.name, **checkpoint.model_args), model)
 
     return converted if checkpoint.kind == 'timm' else check_weights
 
