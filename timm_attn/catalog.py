@@ -21,7 +21,7 @@ def require(full_name: str) -> str:
     """
     name, _, tag = full_name.partition('.')
     if name in zoo.names():
-        if tag:
+        if tag and full_name not in timm.models.get_arch_pretrained_cfgs(name):
             weights.find_checkpoint(name, tag)
         return full_name
     close = difflib.get_close_matches(name, zoo.names(), n=3)

@@ -29,11 +29,11 @@ def plain_cfgs(plain: str) -> dict[str, PretrainedCfg]:
 
     Only the plain net's default tag has a source, since timm lists every tag with one as pretrained.
     """
-    cfgs = get_arch_pretrained_cfgs(plain).values()
-    default = timm.get_pretrained_cfg(plain, allow_unregistered=False).tag
+    default: Any = timm.get_pretrained_cfg(plain)
+    nowhere: Any = dict.fromkeys(_SOURCES)
     return {
-        PREFIX + cfg.tag: cfg if cfg.tag == default else replace(cfg, **dict.fromkeys(_SOURCES))
-        for cfg in cfgs
+        PREFIX + cfg.tag: cfg if cfg.tag == default.tag else replace(cfg, **nowhere)
+        for cfg in get_arch_pretrained_cfgs(plain).values()
         if cfg.tag
     }
 

@@ -138,8 +138,8 @@ def _register(model: Model, published: Sequence[weights.Checkpoint], starts: Map
     entrypoint.__doc__ = model.describe([f'{c.tag} ({c.row.state})' for c in published])
     cfg = model.backbone.cfg
     trained = {c.full_name: {**cfg, **c.cfg, **weights.source_fields(c)} for c in published}
-    # the star makes a row the default: never one that is somebody else's net
-    own = {f'{key}*': row for key, row in trained.items()} or {f'{name}.*': dict(cfg)}
+    # the first star marks the default of timm, which is never a start
+    own = {**{f'{key}*': row for key, row in trained.items()}, f'{name}.*': dict(cfg)}
     default_cfgs.update(generate_default_cfgs({**{f'{name}.{tag}': row for tag, row in starts.items()}, **own}))
     globals()[name] = entrypoint  # pickle and torch.hub find a function by its module and name
     if is_model(name):  # one of ours, see register

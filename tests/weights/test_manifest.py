@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from timm_attn import zoo
+from timm_attn.from_tags import PREFIX
 from timm_attn.weights import checkpoints, find_checkpoint, manifest, verified_path
 from timm_attn.weights.store import file_digest, stored_path
 
@@ -29,12 +30,14 @@ def checkpoint_of(full_name: str) -> manifest.Checkpoint:
 
 
 def test_manifest_and_registry_agree() -> None:
-    ours = timm.list_models(module='zoo', pretrained=True)
+    ours = [name for name in timm.list_models(module='zoo', pretrained=True) if f'.{PREFIX}' not in name]
     assert ALL and set(ours) == {name for c in checkpoints() for name in (c.name, c.full_name)}
     for c in checkpoints():
         cfg = timm.get_pretrained_cfg(c.full_name, allow_unregistered=False)
         assert cfg is not None and cfg.num_classes == c.cfg['num_classes'] and cfg.has_weights
-    tags = {(name, cfg) for name in zoo.names() for cfg in zoo.default_cfgs[name].cfgs if cfg}
+    tags = {
+        (name, cfg) for name in zoo.names() for cfg in zoo.default_cfgs[name].cfgs if cfg and not cfg.startswith(PREFIX)
+    }
     assert tags == {(c.name, c.tag) for c in checkpoints()}
     files = {p.name for p in manifest.bundled_dir().iterdir()}
     assert files == {c.file for c in checkpoints() if c.kind == 'bundled'}

@@ -8,6 +8,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import timm
+from timm.models import get_arch_pretrained_cfgs
+
 from timm_attn.weights.convert import siblings
 from timm_attn.weights.kinds import KINDS, Kind
 from timm_attn.weights.metadata import input_metadata, model_metadata
@@ -201,12 +204,13 @@ def find_checkpoint(name: str, tag: str | None = None) -> Checkpoint:
     for checkpoint in of_name:
         if tag in (None, checkpoint.tag):
             return checkpoint
-    tags = ', '.join(c.tag for c in of_name) or 'none'
     if tag is not None:
+        tags = ', '.join(n.partition('.')[2] for n in get_arch_pretrained_cfgs(name) if '.' in n) or 'none'
         raise RuntimeError(f'Invalid pretrained tag ({tag}) for {name}: its tags are {tags}.')
+    start = ''.join(f'{n}, which starts from the plain net, ' for n in timm.list_pretrained(f'{name}.*'))
     found = sorted((n for n in siblings(name) if checkpoints_of(n)), key=lambda n: not n.startswith(name))
     hint = f', such as {", ".join(found)}' if found else ''
     raise RuntimeError(
-        f'No pretrained weights exist for {name}: use pretrained=False for random init, or a name that '
+        f'No pretrained weights exist for {name}: use {start}pretrained=False for random init, or a name that '
         f'`timm-attn weights list` shows{hint}.'
     )
