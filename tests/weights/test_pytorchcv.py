@@ -1,7 +1,6 @@
 """pytorchcv's own nets against ours: logits of the same random weights in float64, and what is refused."""
 
 import importlib
-import math
 import warnings
 from typing import Any
 
@@ -9,9 +8,10 @@ import pytest
 import timm
 import torch
 from pytorchcv.models.common import model_store
-from torch import Tensor, nn
+from torch import nn
 
 import timm_attn
+from tests.support.nets import trained_like
 from timm_attn.weights.convert import converted
 from timm_attn.weights.pytorchcv import NETS
 
@@ -225,23 +225,6 @@ def theirs(module: str, net: str) -> Any:
 
 def options(ours: str) -> dict[str, Any]:
     return dict(attn_kwargs=dict(bias=True)) if ours.endswith('_se') else {}
-
-
-def trained_like(meta: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Random weights and statistics of these keys and shapes, in float64; the maps keep their size through the net."""
-    generator, found = torch.Generator().manual_seed(0), {}
-    for key, empty in meta.items():
-        value = torch.zeros(empty.shape, dtype=torch.float64 if empty.is_floating_point() else empty.dtype)
-        if value.dim() > 1:
-            value.normal_(0, math.sqrt(2 / value[0].numel()), generator=generator)
-        elif key.endswith('running_var'):
-            value.uniform_(0.5, 1.5, generator=generator)
-        elif key.endswith('weight'):
-            value.uniform_(0.1, 0.9, generator=generator)
-        elif value.dim() == 1:
-            value.normal_(0, 0.1, generator=generator)
-        found[key] = value
-    return found
 
 
 def difference(net: nn.Module, ours: str) -> float:
