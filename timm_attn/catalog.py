@@ -11,9 +11,6 @@ import timm
 from timm_attn import weights, zoo
 from timm_attn.attach import attention_layers
 
-# Where weights come from, by kind: in the package, fetched on first use, or by one `timm-attn weights import`
-HOW = {'bundled': 'bundled', 'published': 'fetched', 'upstream': 'import'}
-
 
 def require(full_name: str) -> str:
     """The name itself, if the zoo has it; a tag may follow it.
@@ -33,7 +30,7 @@ def require(full_name: str) -> str:
 
 
 def listing(pattern: str = '*') -> list[str]:
-    """The names that match a glob, each with the tags of its checkpoints and where their weights come from (HOW).
+    """The names that match a glob, each with the tags of its checkpoints and what `pretrained=True` does.
 
     Raises:
         ValueError: none does.
@@ -41,7 +38,7 @@ def listing(pattern: str = '*') -> list[str]:
     found = fnmatch.filter(zoo.names(), pattern)
     if not found:
         raise ValueError(f'No model matches {pattern!r}: `timm-attn list` shows all {len(zoo.names())}.')
-    tags = {name: ', '.join(f'{c.tag} {HOW[c.kind]}' for c in weights.checkpoints_of(name)) for name in found}
+    tags = {name: ', '.join(f'{c.tag} {c.row.state}' for c in weights.checkpoints_of(name)) for name in found}
     return [f'{name}  [{tags[name]}]' if tags[name] else name for name in found]
 
 
@@ -60,7 +57,7 @@ def description(full_name: str) -> list[str]:
         lines.append(f'  {(inspect.getdoc(layer) or "").splitlines()[0]}')
         lines += [f'  {line}' for line in repr(layer).splitlines()]
     for c in weights.checkpoints_of(name):
-        lines.append(f'checkpoint {c.full_name}: {c.kind}, licence {c.license or "none named"}')
+        lines.append(f'checkpoint {c.full_name}: {c.row.state}, licence {c.license or "none named"}')
         lines += [f'  {_metric(m)}' for m in c.metrics]
     return lines
 

@@ -125,7 +125,7 @@ def _published() -> dict[str, list[weights.Checkpoint]]:
 
 def _register(model: Model, published: Sequence[weights.Checkpoint]) -> None:
     name, entrypoint = model.name, _entrypoint(model)
-    entrypoint.__doc__ = model.describe([c.tag for c in published])
+    entrypoint.__doc__ = model.describe([f'{c.tag} ({c.row.state})' for c in published])
     cfg = model.backbone.cfg
     trained = {c.full_name: {**cfg, **c.cfg, **weights.source_fields(c)} for c in published}
     default_cfgs.update(generate_default_cfgs({**trained, name: dict(cfg)}))

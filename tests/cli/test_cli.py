@@ -11,10 +11,8 @@ from PIL import Image
 
 from tests.support.commands import ROOT, fail_cli, run_cli
 from timm_attn import demo, zoo
-from timm_attn.catalog import HOW
 from timm_attn.cli import main
 from timm_attn.data.fashion_mnist import FashionMNIST
-from timm_attn.weights.manifest import PATTERNS
 
 NAME = 'cifar_resnet20_simam'
 
@@ -22,8 +20,8 @@ NAME = 'cifar_resnet20_simam'
 def test_list(capsys: pytest.CaptureFixture[str]) -> None:
     lines = run_cli(capsys, 'list').splitlines()
     assert [line.split()[0] for line in lines] == zoo.names()
-    assert f'{NAME}  [fmnist bundled]' in lines and 'resnet50_bam_mul  [authors_in1k import]' in lines
-    assert set(HOW) == set(PATTERNS['kind'].split('|'))
+    assert f'{NAME}  [fmnist loads now]' in lines and 'resnet18_simam  [authors_in1k fetched unverified]' in lines
+    assert 'resnet18_se  [osmr_in1k fetched on first use]' in lines
     assert 'resnet50_bam' in run_cli(capsys, 'list', '*_bam').splitlines()
     assert "No model matches 'x*'" in fail_cli(capsys, 'list', 'x*')
 

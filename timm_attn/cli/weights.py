@@ -1,4 +1,4 @@
-"""The commands `timm-attn weights ...`: list, verify, path, remove, import, publish."""
+"""The commands `timm-attn weights ...`: list, fetch, verify, path, remove, import, publish."""
 
 import argparse
 import ast
@@ -11,10 +11,15 @@ from timm_attn.cli.parser import Commands, add_command, add_ema, add_output
 
 def add_commands(commands: Commands) -> None:
     """Adds the parsers; only a command that runs imports more than argparse."""
-    parser = commands.add_parser('weights', help='checkpoints: list, verify, path, remove, import, publish')
+    parser = commands.add_parser('weights', help='checkpoints: list, fetch, verify, path, remove, import, publish')
     commands = parser.add_subparsers(metavar='COMMAND', required=True)
 
     add_command(commands, 'list', _list, "the manifest's checkpoints, and which are here", example='')
+
+    what = 'download weights ahead of time; exit status 1 if any cannot be had'
+    command = add_command(commands, 'fetch', _fetch, what, example='resnet50_cbam resnet50_simam.authors_in1k')
+    command.add_argument('names', nargs='*', metavar='NAME', help='NAME or NAME.TAG')
+    command.add_argument('--all', action='store_true', help='every checkpoint of the manifest')
 
     what = 'hash every file that is here again; exit status 1 on any mismatch'
     add_command(commands, 'verify', _verify, what, example='')
@@ -26,10 +31,10 @@ def add_commands(commands: Commands) -> None:
         command = add_command(commands, name, run, what, example='cifar_resnet20_simam.fmnist')
         command.add_argument('name', help='NAME or NAME.TAG')
 
-    what = "convert a checkpoint of the authors' and keep it"
+    what = 'convert a downloaded checkpoint of others and keep it'
     command = add_command(commands, 'import', _import, what, example='resnet50_simam.authors_in1k FILE')
     command.add_argument('name', help='NAME or NAME.TAG')
-    command.add_argument('file', nargs='?', type=Path, help='the downloaded file; fetched if its address allows it')
+    command.add_argument('file', nargs='?', type=Path, help='the downloaded file; default: fetched')
 
     what = 'upload a checkpoint to the Hugging Face Hub and print its record'
     example = 'OUT/last.pth.tar --model cifar_resnet20_simam --repo ORG/NAME --tag mine --dry-run'
@@ -73,6 +78,15 @@ def _list(args: argparse.Namespace) -> None:
     from timm_attn.weights.inventory import listing
 
     print('\n'.join(listing()))
+
+
+def _fetch(args: argparse.Namespace) -> None:
+    from timm_attn.weights.inventory import fetch
+
+    if args.all == bool(args.names):
+        raise ValueError('Name the checkpoints to fetch, or say --all.')
+    for line in fetch(args.names):
+        print(line, flush=True)
 
 
 def _verify(args: argparse.Namespace) -> None:

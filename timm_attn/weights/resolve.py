@@ -12,7 +12,7 @@ from timm_attn.weights.manifest import Checkpoint, checkpoints_of, find_checkpoi
 from timm_attn.weights.metadata import class_names, input_metadata, model_metadata
 from timm_attn.weights.read import read_checkpoint
 from timm_attn.weights.store import stored_path
-from timm_attn.weights.verify import check_weights, verified_path
+from timm_attn.weights.verify import check_weights, filter_of, verified_path
 
 _logger = logging.getLogger(__name__)
 
@@ -25,15 +25,12 @@ _HUB_FILENAME = 'model.safetensors'  # timm's default file of a repository
 
 
 def source_fields(checkpoint: Checkpoint) -> dict[str, str]:
-    """The source of a checkpoint in its default cfg; empty for an upstream one that was not imported."""
+    """The source of a checkpoint in its default cfg, by which timm lists it; timm itself never fetches it."""
     if checkpoint.hub is not None:
-        revision = f'{checkpoint.hub["id"]}@{checkpoint.hub["revision"]}'
-        return {'hf_hub_id': revision, 'hf_hub_filename': checkpoint.hub['filename']}
-    try:
-        path = stored_path(checkpoint)
-    except (RuntimeError, OSError):  # a damaged note, no home folder: reported where the checkpoint is loaded
-        return {}
-    return {'file': str(path)} if path is not None else {}
+        revision = checkpoint.hub.get('revision')
+        at = f'@{revision}' if revision else ''
+        return {'hf_hub_id': f'{checkpoint.hub["id"]}{at}', 'hf_hub_filename': checkpoint.hub['filename']}
+    return {'file': str(stored_path(checkpoint))} if checkpoint.file else {'url': checkpoint.origin['url']}
 
 
 def check_config(kwargs: Mapping[str, Any], own: Mapping[str, Any]) -> str:
@@ -119,7 +116,7 @@ def builder_arguments(checkpoint: Checkpoint | None, kwargs: Mapping[str, Any]) 
         return arguments
     file = str(verified_path(checkpoint, kwargs.get('cache_dir')))
     verified = {**overlay, **nowhere, 'source': '', 'file': file}
-    return {'pretrained_cfg_overlay': verified, 'pretrained_filter_fn': check_weights}
+    return {'pretrained_cfg_overlay': verified, 'pretrained_filter_fn': filter_of(checkpoint)}
 
 
 def keep_label_names(model: Any, pretrained: bool, overlay: Mapping[str, Any] | None) -> None:
