@@ -2,6 +2,7 @@
 
 import importlib
 import warnings
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,205 +14,27 @@ from torch import nn
 import timm_attn
 from tests.support.nets import trained_like
 from timm_attn.weights.convert import converted
+from timm_attn.weights.manifest import Checkpoint, checkpoints
 from timm_attn.weights.pytorchcv import NETS
 
-RELEASES = 'https://github.com/osmr/imgclsmob/releases/download/'
-# module of pytorchcv, its net, ours, parameters, file in the releases, SHA-1 of the .pth
-ROWS = [
-    (
-        'cbamresnet',
-        'cbam_resnet50',
-        'resnet50_cbam',
-        28_089_624,
-        'v0.0.537/cbam_resnet50-0505-d8cf8488.pth.zip',
-        'd8cf8488efb97afecd6b3287a3ca9fa093fc3127',
-    ),
-    (
-        'bamresnet',
-        'bam_resnet50',
-        'resnet50_bam_mul',
-        25_915_099,
-        'v0.0.499/bam_resnet50-0547-a04adf3c.pth.zip',
-        'a04adf3c93f56836509f66668aa90360c9688eb8',
-    ),
-    (
-        'seresnet',
-        'seresnet18',
-        'resnet18_se',
-        11_778_592,
-        'v0.0.355/seresnet18-0961-022123a5.pth.zip',
-        '022123a5e88c9917e63165f5b5a7808a606d452a',
-    ),
-    (
-        'seresnet',
-        'seresnet50b',
-        'resnet50_se',
-        28_088_024,
-        'v0.0.387/seresnet50b-0539-459e6871.pth.zip',
-        '459e6871e944d1c7102ee9c055ea428b8d9a168c',
-    ),
-    (
-        'seresnet',
-        'seresnet101b',
-        'resnet101_se',
-        49_326_872,
-        'v0.0.460/seresnet101b-0487-b83a20fd.pth.zip',
-        'b83a20fd2ad9a32e0fe5cb3daef45aac03ea3194',
-    ),
-    (
-        'seresnext',
-        'seresnext50_32x4d',
-        'resnext50_32x4d_se',
-        27_559_896,
-        'v0.0.505/seresnext50_32x4d-0451-52029a7f.pth.zip',
-        '52029a7f6170873b2d50a7016fba053e98183f7b',
-    ),
-    (
-        'squeezenet',
-        'squeezenet_v1_1',
-        'squeezenet1_1',
-        1_235_496,
-        'v0.0.88/squeezenet_v1_1-1772-25b77bc3.pth.zip',
-        '25b77bc39e35612abbe7c2344d2c3e1e6756c2f8',
-    ),
-    (
-        'seresnet_cifar',
-        'seresnet20_cifar10',
-        'cifar_resnet20_se',
-        274_847,
-        'v0.0.362/seresnet20_cifar10-0601-935d8943.pth.zip',
-        '935d89433e803c8a3027c81f1267401e7caccce6',
-    ),
-    (
-        'seresnet_cifar',
-        'seresnet20_cifar100',
-        'cifar_resnet20_se',
-        280_697,
-        'v0.0.362/seresnet20_cifar100-2854-8c7abf66.pth.zip',
-        '8c7abf66d8c1418cb3ca760f5d1efbb42738036b',
-    ),
-    (
-        'seresnet_cifar',
-        'seresnet20_svhn',
-        'cifar_resnet20_se',
-        274_847,
-        'v0.0.362/seresnet20_svhn-0323-d77df31c.pth.zip',
-        'd77df31c62d1504209a5ba47e59ccb0ae84500b2',
-    ),
-    (
-        'seresnet_cifar',
-        'seresnet56_cifar10',
-        'cifar_resnet56_se',
-        862_889,
-        'v0.0.362/seresnet56_cifar10-0413-b61c1439.pth.zip',
-        'b61c143989cb2901bec48dded4c6ddcae91aabc4',
-    ),
-    (
-        'seresnet_cifar',
-        'seresnet56_cifar100',
-        'cifar_resnet56_se',
-        868_739,
-        'v0.0.362/seresnet56_cifar100-2294-7fa54f45.pth.zip',
-        '7fa54f4593f364c2363cb3ee8d5bc1285af1ade5',
-    ),
-    (
-        'seresnet_cifar',
-        'seresnet56_svhn',
-        'cifar_resnet56_se',
-        862_889,
-        'v0.0.362/seresnet56_svhn-0264-93839c76.pth.zip',
-        '93839c762a97bd0b5bd27c71fd64c227afdae3ed',
-    ),
-    (
-        'resnet_cifar',
-        'resnet20_cifar10',
-        'cifar_resnet20',
-        272_474,
-        'v0.0.163/resnet20_cifar10-0597-9b0024ac.pth.zip',
-        '9b0024ac4c2f374cde2c5052e0d0344a75871cdb',
-    ),
-    (
-        'resnet_cifar',
-        'resnet20_cifar100',
-        'cifar_resnet20',
-        278_324,
-        'v0.0.180/resnet20_cifar100-2964-a5322afe.pth.zip',
-        'a5322afed92fa96cb7b3453106f73cf38e316151',
-    ),
-    (
-        'resnet_cifar',
-        'resnet20_svhn',
-        'cifar_resnet20',
-        272_474,
-        'v0.0.265/resnet20_svhn-0343-8232e6e4.pth.zip',
-        '8232e6e4c2c9fac1200386b68311c3bd56f483f5',
-    ),
-    (
-        'resnet_cifar',
-        'resnet56_cifar10',
-        'cifar_resnet56',
-        855_770,
-        'v0.0.163/resnet56_cifar10-0452-628c42a2.pth.zip',
-        '628c42a26fe347b84060136212e018df2bb35e0f',
-    ),
-    (
-        'resnet_cifar',
-        'resnet56_cifar100',
-        'cifar_resnet56',
-        861_620,
-        'v0.0.181/resnet56_cifar100-2488-d65f53b1.pth.zip',
-        'd65f53b10ad5d124698e728432844c65261c3107',
-    ),
-    (
-        'resnet_cifar',
-        'resnet56_svhn',
-        'cifar_resnet56',
-        855_770,
-        'v0.0.265/resnet56_svhn-0275-6e08ed92.pth.zip',
-        '6e08ed929b8f0ee649f75464f06b557089023290',
-    ),
-    (
-        'wrn_cifar',
-        'wrn28_10_cifar10',
-        'cifar_wrn28_10',
-        36_479_194,
-        'v0.0.166/wrn28_10_cifar10-0239-fe97dcd6.pth.zip',
-        'fe97dcd6d0dd8dda8e9e38e6cfa320cffb9955ce',
-    ),
-    (
-        'wrn_cifar',
-        'wrn28_10_cifar100',
-        'cifar_wrn28_10',
-        36_536_884,
-        'v0.0.320/wrn28_10_cifar100-1788-8c3fe818.pth.zip',
-        '8c3fe8185d3af9cc3813fe376cab895f6780ac18',
-    ),
-    (
-        'wrn_cifar',
-        'wrn28_10_svhn',
-        'cifar_wrn28_10',
-        36_479_194,
-        'v0.0.276/wrn28_10_svhn-0271-d62b6bba.pth.zip',
-        'd62b6bbaef7228706a67c2c8416681f97c6d4688',
-    ),
-    (
-        'densenet_cifar',
-        'densenet100_k12_bc_cifar10',
-        'cifar_densenet100_12',
-        769_162,
-        'v0.0.189/densenet100_k12_bc_cifar10-0416-b9232829.pth.zip',
-        'b9232829b13c3f3f2ea15f4be97f500b7912c3c2',
-    ),
-    (
-        'densenet_cifar',
-        'densenet100_k12_bc_cifar100',
-        'cifar_densenet100_12',
-        800_032,
-        'v0.0.208/densenet100_k12_bc_cifar100-2119-05a6f027.pth.zip',
-        '05a6f02772afda51a612f5b92aadf19ffb60eb72',
-    ),
-]
-FIRST = {ours: (module, net) for module, net, ours, *_ in reversed(ROWS)}  # of nets that differ in classes only
+RECORDS = [c for c in checkpoints() if c.kind == 'mirrored' and c.tag.startswith('osmr_')]
+MODULES = {  # of pytorchcv, by our name
+    'resnet50_cbam': 'cbamresnet',
+    'resnet50_bam_mul': 'bamresnet',
+    'resnet18_se': 'seresnet',
+    'resnet50_se': 'seresnet',
+    'resnet101_se': 'seresnet',
+    'resnext50_32x4d_se': 'seresnext',
+    'squeezenet1_1': 'squeezenet',
+    'cifar_resnet20': 'resnet_cifar',
+    'cifar_resnet56': 'resnet_cifar',
+    'cifar_resnet20_se': 'seresnet_cifar',
+    'cifar_resnet56_se': 'seresnet_cifar',
+    'cifar_wrn28_10': 'wrn_cifar',
+    'cifar_densenet100_12': 'densenet_cifar',
+}
+TAKEN = [net.name for net in NETS.values()]
+FIRST = {ours: (MODULES[ours], NETS[ours].name + '_cifar10' * ours.startswith('cifar')) for ours in NETS}
 
 
 def theirs(module: str, net: str) -> Any:
@@ -243,9 +66,7 @@ def difference(net: nn.Module, ours: str) -> float:
 
 @pytest.mark.parametrize('ours', NETS)
 def test_logits_are_pytorchcvs(ours: str) -> None:
-    module, net = FIRST[ours]
-    assert net.removesuffix('_cifar10') == NETS[ours].name
-    assert difference(theirs(module, net), ours) < 1e-12
+    assert difference(theirs(*FIRST[ours]), ours) < 1e-12
 
 
 @pytest.mark.parametrize('module, ours', [('seresnet', 'resnet50_se'), ('squeezenet', 'squeezenet1_1')])
@@ -298,20 +119,41 @@ def test_another_net_under_a_name_that_is_taken(net: str, ours: str) -> None:
         timm_attn.convert_state_dict(theirs('preresnet_cifar', net).state_dict(), ours, **options(ours))
 
 
-@pytest.mark.parametrize('module, net, ours, num_params, file, sha1', ROWS, ids=[row[1] for row in ROWS])
-def test_every_published_net_fits(
-    module: str, net: str, ours: str, num_params: int, file: str, sha1: str, tmp_path: Any, monkeypatch: Any
+def test_every_published_file_has_a_record() -> None:
+    """Of the nets that are ours, whatever they are trained on; the data set is the end of a name."""
+    published = {
+        net
+        for net, (_, _, sha1, _) in model_store.get_model_metainfo_dict().items()
+        if sha1 != 'NA' and net.removesuffix('_cifar10').removesuffix('_cifar100').removesuffix('_svhn') in TAKEN
+    }
+    assert published == {name_of(record) for record in RECORDS} and len(RECORDS) == len(published) == 24
+
+
+def name_of(record: Checkpoint) -> str:
+    """Of a record's net in pytorchcv."""
+    data = record.tag.removeprefix('osmr_')
+    return NETS[record.name].name + ('' if data == 'in1k' else f'_{data}')
+
+
+@pytest.mark.parametrize('record', RECORDS, ids=lambda record: record.full_name)
+def test_a_record_is_of_the_net_and_file_that_pytorchcv_means(
+    record: Checkpoint, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    state = theirs(module, net).state_dict()
-    tensors = converted(state, ours, options(ours))
-    classes = next(reversed(tensors.values())).shape[0]
-    model = timm.create_model(ours, num_classes=classes, device='meta', **options(ours))
+    net, ours = name_of(record), record.name
+    assert record.model_args == options(ours)
+    tensors = converted(theirs(MODULES[ours], net).state_dict(), ours, record.model_args)
+    model = timm.create_model(ours, num_classes=record.cfg['num_classes'], device='meta', **record.model_args)
     assert {k: v.shape for k, v in tensors.items()} == {k: v.shape for k, v in model.state_dict().items()}
-    assert sum(p.numel() for p in model.parameters()) == num_params == model_store.get_model_weight_count(net)
-    assert model_store.get_model_name_suffix_data(net)[1] == sha1
+    num_params = sum(p.numel() for p in model.parameters())
+    assert num_params == record.num_params == model_store.get_model_weight_count(net)
+
+    code, sha1, _ = model_store.get_model_name_suffix_data(net)
+    (metric,) = record.metrics
+    assert record.origin['sha1'] == sha1
+    assert metric['top5' if record.tag == 'osmr_in1k' else 'top1'] == pytest.approx(100 - int(code) / 100)
 
     asked = []
     monkeypatch.setattr(model_store, '_download', lambda url, **kwargs: asked.append(url))
     with pytest.raises(FileNotFoundError):  # nothing was downloaded
         model_store.get_model_file(net, str(tmp_path))
-    assert asked == [RELEASES + file]
+    assert asked == [record.origin['url']]
