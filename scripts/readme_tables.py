@@ -12,7 +12,6 @@ import timm
 
 from timm_attn import ATTENTION, BACKBONES, paper
 from timm_attn.weights import checkpoints
-from timm_attn.weights.fetch import fetchable
 
 from results import compare, load_results  # isort: skip
 
@@ -38,24 +37,15 @@ def zoo_table() -> str:
 
 
 def checkpoint_table() -> str:
+    """A row per checkpoint, the default of a name first."""
     rows = []
-    for c in (c for c in checkpoints() if c.kind == 'bundled'):
-        top1 = {m['split']: f'{m["top1"]:.2f}' for m in c.metrics}
-        how = (
-            f'{c.training["epochs"]} epochs, seed {c.training["seed"]}, {c.training["date"]}, {c.training["hardware"]}'
-        )
-        rows.append([f'`{c.full_name}`', f'{c.num_params:,}', top1['test'], top1['test, bundled part'], how])
-    return table(['name', 'parameters', 'top-1 % (10,000)', 'top-1 % (bundled 1,000)', 'trained'], rows)
-
-
-def upstream_table() -> str:
-    rows = []
-    for c in (c for c in checkpoints() if c.kind == 'upstream'):
-        fetched = 'yes' if fetchable(c) else 'download in a browser'
-        origin = f'[{c.origin["repository"].removeprefix("https://github.com/")}]({c.origin["repository"]})'
-        claims = [f'{c.metrics[0][key]:.2f}' for key in ('top1', 'top5')]
-        rows.append([f'`{c.full_name}`', f'{c.num_params:,}', *claims, origin, c.license or 'none named', fetched])
-    return table(['name', 'parameters', 'top-1 %', 'top-5 %', 'origin', 'licence', 'fetched by `import`'], rows)
+    for c in checkpoints():
+        best = c.metrics[0]
+        origin = c.origin.get('repository', '').removeprefix('https://github.com/')
+        whose = f'[{origin}](https://github.com/{origin})' if origin else 'ours'
+        accuracy = f'{best["top1"]:.2f} {best["status"]}'
+        rows.append([f'`{c.full_name}`', best['dataset'], accuracy, whose, c.license or 'none named', c.row.verified])
+    return table(['name', 'data', 'top-1 %', 'whose', 'licence', 'verified by'], rows)
 
 
 def family_table() -> str:
@@ -132,7 +122,6 @@ def main() -> int:
     tables = {
         'zoo': zoo_table(),
         'checkpoints': checkpoint_table(),
-        'upstream': upstream_table(),
         'family': family_table(),
         'paper': paper_line(),
         'speed': of_benchmarks(measured_speeds),

@@ -350,8 +350,12 @@ def test_no_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: Path) -
 
 
 def test_names_that_cannot_be_imported(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r'cifar_resnet20.fmnist is bundled, nothing to import: choose from resnet18'):
-        import_checkpoint('cifar_resnet20', tmp_path / 'x')
+    with pytest.raises(
+        ValueError, match=r'cifar_resnet20_bam.fmnist is bundled, nothing to import: choose from .*_cbam'
+    ):
+        import_checkpoint('cifar_resnet20_bam', tmp_path / 'x')
+    with pytest.raises(ValueError, match=r'resnet50_se.ra2_in1k is timm, .*: choose from resnet50_se.osmr_in1k\.$'):
+        import_checkpoint('resnet50_se', tmp_path / 'x')
     with pytest.raises(RuntimeError, match='No pretrained weights exist for resnet50_srm'):
         import_checkpoint('resnet50_srm', tmp_path / 'x')
     with pytest.raises(OSError, match='There is no file .*nowhere'):

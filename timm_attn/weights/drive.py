@@ -65,4 +65,5 @@ def _ask(call: Callable[[Any], Any]) -> Any:
     except Exception as error:  # gdown, requests and its parser of pages raise exceptions of many kinds
         if isinstance(error, OSError) and error.errno is not None and not isinstance(error, _OF_CONNECTION):
             raise  # of the disk
-        raise RuntimeError(' '.join(str(error).split()) or type(error).__name__) from error
+        reason = getattr(next(iter(error.args), None), 'reason', error)  # what urllib3 wraps in its own retries
+        raise RuntimeError(' '.join(str(reason).split()) or type(error).__name__) from error

@@ -45,7 +45,8 @@ def import_checkpoint(full_name: str, file: Path | None = None, folder: str | Pa
     """
     checkpoint = find_full_name(full_name)
     if not checkpoint.is_converted:
-        names = ', '.join(c.full_name for c in checkpoints() if c.is_converted)
+        can = [c for c in checkpoints() if c.is_converted]
+        names = ', '.join(c.full_name for c in [c for c in can if c.name == checkpoint.name] or can)
         raise ValueError(f'{checkpoint.full_name} is {checkpoint.kind}, nothing to import: choose from {names}.')
     if file is None:
         return fetch_and_convert(checkpoint, folder, 'are asked for')

@@ -77,7 +77,7 @@ def fetch(full_names: Sequence[str], folder: str | Path | None = None) -> Iterat
             checkpoint = find_full_name(full_name)
             yield f'{checkpoint.full_name}: {verified_path(checkpoint, folder)}'
         except (RuntimeError, OSError) as error:  # one failure stops no other download
-            failures.append(f'{full_name}: {error}')
+            failures.append(str(error))
     if failures:
         raise RuntimeError('\n'.join(failures))
 
