@@ -2,7 +2,6 @@
 
 import argparse
 import ast
-import datetime
 import json
 from pathlib import Path
 from typing import Any
@@ -50,11 +49,15 @@ def add_commands(commands: Commands) -> None:
     command.add_argument(
         '--attn-kwargs', nargs='+', action='extend', type=_option, metavar='K=V', help='unless the file has them'
     )
-    command.add_argument('--recipe', default='', help='the recipe that trained it: a name or a YAML file')
-    command.add_argument('--dataset', help='what --top1 is on')
-    command.add_argument('--split', default='validation')
+    what = (
+        "the recipe that trained it, a name or a YAML file; default: that of the run, where it is `timm-attn train`'s"
+    )
+    command.add_argument('--recipe', default='', help=what)
+    command.add_argument('--dataset', help="what the accuracy is on; default: the run's, where its recipe names one")
+    command.add_argument('--split', help="default: the run's, or validation")
     command.add_argument('--images', type=int)
-    command.add_argument('--top1', type=float, metavar='PERCENT')
+    what = "default: of the run's last epoch, with --top5, where it is `timm-attn train`'s"
+    command.add_argument('--top1', type=float, metavar='PERCENT', help=what)
     command.add_argument('--top5', type=float, metavar='PERCENT')
     command.add_argument('--command', help='that measured them; without it they are called claimed')
     command.add_argument('--private', action='store_true')
@@ -111,13 +114,16 @@ def _import(args: argparse.Namespace) -> None:
 
 
 def _publish(args: argparse.Namespace) -> None:
+    from timm_attn.training.outcome import RECIPE, outcome
     from timm_attn.training.recipe import load_recipe
-    from timm_attn.weights.publish import manifest_row, prepare, push
+    from timm_attn.weights.publish import manifest_row, metric_rows, prepare, push
     from timm_attn.weights.trained import model_in, read_training_file
 
-    row = {key: getattr(args, key) for key in ('dataset', 'split', 'images', 'top1', 'top5', 'command')}
-    row = {'date': datetime.date.today().isoformat()} | {k: v for k, v in row.items() if v is not None}
-    name = args.model or model_in(read_training_file(args.checkpoint), args.checkpoint)
+    content = read_training_file(args.checkpoint)
+    run = outcome(args.checkpoint, content, args.ema)
+    given = {key: getattr(args, key) for key in ('dataset', 'split', 'images', 'top1', 'top5', 'command')}
+    given = {key: value for key, value in given.items() if value is not None}
+    name = args.model or model_in(content, args.checkpoint)
     folder = args.output or Path(f'{name}.{args.tag}')
     record = prepare(
         args.checkpoint,
@@ -128,9 +134,10 @@ def _publish(args: argparse.Namespace) -> None:
         license=args.license,
         ema=args.ema,
         attn_kwargs=dict(args.attn_kwargs or ()),
-        recipe=args.recipe,
+        recipe=args.recipe or (RECIPE if run else ''),
+        recipe_yaml=run.recipe if run and not args.recipe else '',
         settings=vars(load_recipe(args.recipe)) if args.recipe else {},
-        metrics=[{**row, 'status': 'measured' if args.command else 'claimed'}] if args.top1 is not None else [],
+        metrics=metric_rows(given, run.metric if run else None),
     )
     if not args.dry_run:
         record = push(record, folder, args.repo, args.private)
