@@ -8,7 +8,7 @@ from typing import Any
 
 import timm
 
-from timm_attn import weights, zoo
+from timm_attn import from_tags, weights, zoo
 from timm_attn.attach import attention_layers
 
 
@@ -30,7 +30,7 @@ def require(full_name: str) -> str:
 
 
 def listing(pattern: str = '*') -> list[str]:
-    """The names that match a glob, each with the tags of its checkpoints and what `pretrained=True` does.
+    """The names that match a glob, each with the tags of its checkpoints, what `pretrained=True` does, and its start.
 
     Raises:
         ValueError: none does.
@@ -38,8 +38,8 @@ def listing(pattern: str = '*') -> list[str]:
     found = fnmatch.filter(zoo.names(), pattern)
     if not found:
         raise ValueError(f'No model matches {pattern!r}: `timm-attn list` shows all {len(zoo.names())}.')
-    tags = {name: ', '.join(f'{c.tag} {c.row.state}' for c in weights.checkpoints_of(name)) for name in found}
-    return [f'{name}  [{tags[name]}]' if tags[name] else name for name in found]
+    said = {name: [f'{c.tag} {c.row.state}' for c in weights.checkpoints_of(name)] + _starts(name) for name in found}
+    return [f'{name}  [{", ".join(said[name])}]' if said[name] else name for name in found]
 
 
 def description(full_name: str) -> list[str]:
@@ -59,7 +59,13 @@ def description(full_name: str) -> list[str]:
     for c in weights.checkpoints_of(name):
         lines.append(f'checkpoint {c.full_name}: {c.row.state}, licence {c.license or "none named"}')
         lines += [f'  {_metric(m)}' for m in c.metrics]
-    return lines
+    starts = [full for full in timm.models.get_arch_pretrained_cfgs(name) if f'.{from_tags.PREFIX}' in full]
+    return [*lines, *(f'start from the weights of the plain net: {full}' for full in starts)]
+
+
+def _starts(name: str) -> list[str]:
+    """The default `from_` tag of a name, if it has any."""
+    return [f'start {full.partition(".")[2]}' for full in timm.list_pretrained(f'{name}.{from_tags.PREFIX}*')]
 
 
 def _metric(row: Mapping[str, Any]) -> str:

@@ -20,16 +20,18 @@ NAME = 'cifar_resnet20_simam'
 def test_list(capsys: pytest.CaptureFixture[str]) -> None:
     lines = run_cli(capsys, 'list').splitlines()
     assert [line.split()[0] for line in lines] == zoo.names()
-    assert f'{NAME}  [fmnist loads now]' in lines and 'resnet18_simam  [authors_in1k fetched unverified]' in lines
-    assert 'resnet18_se  [osmr_in1k fetched on first use]' in lines
-    assert 'resnet50_bam' in run_cli(capsys, 'list', '*_bam').splitlines()
+    assert f'{NAME}  [fmnist loads now, start from_fmnist]' in lines
+    assert 'resnet18_simam  [authors_in1k fetched unverified, start from_a1_in1k]' in lines
+    assert 'resnet18_se  [osmr_in1k fetched on first use, start from_a1_in1k]' in lines
+    assert 'resnet50_bam  [start from_a1_in1k]' in run_cli(capsys, 'list', '*_bam').splitlines()
+    assert 'cifar_resnet110_bam' in run_cli(capsys, 'list', '*_bam').splitlines()
     assert "No model matches 'x*'" in fail_cli(capsys, 'list', 'x*')
 
 
 def test_info(capsys: pytest.CaptureFixture[str]) -> None:
     text = run_cli(capsys, 'info', NAME)
     assert 'parameters: 272,474' in text and '9 x SimAM' in text and f'checkpoint {NAME}.fmnist' in text
-    assert 'SimAM(e_lambda=0.0001)' in text
+    assert 'SimAM(e_lambda=0.0001)' in text and f'weights of the plain net: {NAME}.from_fmnist' in text
     assert 'Invalid pretrained tag (zzz)' in fail_cli(capsys, 'info', f'{NAME}.zzz')
     assert 'parameters: 25,917,793' in run_cli(capsys, 'info', 'resnet50_bam')
     assert 'did you mean resnet50_simam' in fail_cli(capsys, 'info', 'resnet50_siman')

@@ -95,7 +95,8 @@ def test_another_source_is_not_replaced_by_the_bundled_file(source: dict[str, st
         ('resnet50_srm', r'No pretrained weights exist for resnet50_srm: .*`timm-attn weights list`'),
         ('resnet50_bam', r'for resnet50_bam: .* shows, such as resnet50_bam_mul, .*resnet50_simam\.$'),
         ('cifar_wrn28_8_se', r'for cifar_wrn28_8_se: .* `timm-attn weights list` shows\.$'),
-        ('resnet50_srm.tag', r'Invalid pretrained tag \(tag\) for resnet50_srm: its tags are none'),
+        ('resnet50_srm.tag', r'Invalid pretrained tag \(tag\) for resnet50_srm: its tags are from_a1_in1k, '),
+        ('cifar_wrn28_8_srm.tag', r'Invalid pretrained tag \(tag\) for cifar_wrn28_8_srm: its tags are none'),
         (
             'resnet50_simam',
             r'are not here, and HF_HUB_OFFLINE is set: .* or download https://.* and run .*FILE`',
