@@ -63,8 +63,8 @@ def test_demo(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: p
     text = run_cli(capsys, 'demo', '--output', tmp_path / 'demo.png')
     measured, claimed = (float(part.split()[0]) for part in text.split('top-1')[1].split('manifest:'))
     assert abs(measured - claimed) <= 0.2
-    fresh, tuned = (float(part.split()[0]) for part in text.split('top-1')[2:4])
-    assert fresh < 40 and tuned > 80
+    plain, start, fresh, tuned = (float(part.split()[0]) for part in text.split('top-1')[2:6])
+    assert plain > 90 and abs(plain - start) <= 0.2 and fresh < 40 and tuned > 80
     picture = Image.open(tmp_path / 'demo.png')
     assert picture.width > 1000 and len(picture.getcolors(1 << 20) or []) > 100
 

@@ -180,9 +180,11 @@ def _complaint(given: Mapping[str, tuple[str, Tensor]], model: nn.Module) -> str
     if unknown:
         return f'it has keys that the model lacks, such as {", ".join(map(short, unknown[:3]))}'
     missing = [key for key in wanted if key not in given]
-    if missing:
-        return f'it lacks {", ".join(missing[:3])}'
     layers = tuple(f'{path}.' for path in attention_layers(model))
+    if missing:
+        are_plain = all(key.startswith(layers) for key in missing) if layers else False
+        hint = ' (a net without attention: timm_attn.warm_start starts from its weights)' if are_plain else ''
+        return f'it lacks {", ".join(missing[:3])}{hint}'
     for key, target in wanted.items():
         source, value = given[key]
         if value.shape != target.shape and not key.startswith(layers):
