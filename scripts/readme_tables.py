@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""Writes the tables of README.md from the zoo and the manifest; with --check only says whether they are current."""
+"""Writes the tables of README.md and docs/ from the zoo, the manifest and results/; --check says if they are new."""
 
 import json
 import re
+import statistics
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ from timm_attn.weights import checkpoints
 from results import compare, load_results  # isort: skip
 
 ROOT = Path(__file__).resolve().parents[1]
-README = ROOT / 'README.md'
+WARM_START = ROOT / 'results' / 'warm_start' / 'cifar_resnet20.json'
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -117,27 +118,60 @@ def _hardware(environment: Mapping[str, Any]) -> str:
     return f'{e["date"][:10]}, {where}, torch {e["torch"]}, load before {e["load_before"][0]}:'
 
 
-def main() -> int:
-    text = new = README.read_text(encoding='utf-8')
-    tables = {
-        'zoo': zoo_table(),
-        'checkpoints': checkpoint_table(),
-        'family': family_table(),
-        'paper': paper_line(),
-        'speed': of_benchmarks(measured_speeds),
-        'compiled': of_benchmarks(compiled_speeds),
-        'table 3': of_benchmarks(printed_speeds),
-    }
+def warm_start_table() -> str:
+    """A row per net and start: accuracy before and after an epoch, and the loss of the first steps."""
+    run = json.loads(WARM_START.read_text(encoding='utf-8'))
+    about = f'{run["date"]}, {run["hardware"]}, torch {run["torch"]}, {len(run["seeds"])} seeds:'
+    rows = [
+        [row['net'], row['start'], _mean_sd(row['before']), _mean_sd(row['after']),
+         ' '.join(f'{loss:.3f}' for loss in row['first_losses'])]
+        for row in run['rows']
+    ]  # fmt: skip
+    head = ['net', 'start', 'top-1 % at the start', 'after one epoch', 'loss of steps 1 to 5']
+    return f'{about}\n\n{table(head, rows)}'
+
+
+def _mean_sd(values: Sequence[float]) -> str:
+    return f'{statistics.fmean(values):.2f} ({statistics.stdev(values):.2f})'
+
+
+def new_text(text: str, file: str, tables: Mapping[str, str]) -> str:
+    """A file's text with its tables between their markers.
+
+    Raises:
+        SystemExit: a table's markers are not there once.
+    """
     for name, content in tables.items():
         between = rf'(<!-- {name} -->\n).*?(<!-- /{name} -->)'
-        new, found = re.subn(between, lambda m, c=content: f'{m[1]}{c}\n{m[2]}', new, flags=re.S)
+        text, found = re.subn(between, lambda m, c=content: f'{m[1]}{c}\n{m[2]}', text, flags=re.S)
         if found != 1:
-            sys.exit(f'README.md must have the markers of the table {name!r} once, but has them {found} times')
-    if '--check' in sys.argv:
-        print('README.md is current' if new == text else 'README.md is out of date: run scripts/readme_tables.py')
-        return int(new != text)
-    README.write_text(new, encoding='utf-8')
-    return 0
+            sys.exit(f'{file} must have the markers of the table {name!r} once, but has them {found} times')
+    return text
+
+
+def main() -> int:
+    files = {
+        'README.md': {
+            'zoo': zoo_table(),
+            'checkpoints': checkpoint_table(),
+            'family': family_table(),
+            'paper': paper_line(),
+            'speed': of_benchmarks(measured_speeds),
+            'compiled': of_benchmarks(compiled_speeds),
+            'table 3': of_benchmarks(printed_speeds),
+        },
+        'docs/warm_start.md': {'evidence': warm_start_table()},
+    }
+    outdated = 0
+    for file, tables in files.items():
+        text = (ROOT / file).read_text(encoding='utf-8')
+        new = new_text(text, file, tables)
+        if '--check' in sys.argv:
+            print(f'{file} is current' if new == text else f'{file} is out of date: run scripts/readme_tables.py')
+            outdated += new != text
+        else:
+            (ROOT / file).write_text(new, encoding='utf-8')
+    return int(outdated > 0)
 
 
 if __name__ == '__main__':
