@@ -53,7 +53,7 @@ EVIL = saved({'state_dict': state_dict(), 'extra': Evil()})
 # (the bytes at the address, the .pth whose SHA-1 the record has, what is said)
 CONTENTS: dict[str, tuple[bytes, bytes, str]] = {
     'another digest': (zipped(PTH + b'x'), PTH, r'its SHA-1 is \w{40} instead of \w{40}\.$'),
-    'two members': (zipped(b'x', 'a.pth', 'b.pth'), PTH, 'must hold one mirrored, but holds 2 files'),
+    'two members': (zipped(b'x', 'a.pth', 'b.pth'), PTH, 'must hold one checkpoint, but holds 2 files'),
     'a path': (zipped(PTH, '../a.pth'), PTH, r"holds '../a.pth', but must hold one file outside of any folder"),
     'an absolute path': (zipped(PTH, '/a.pth'), PTH, 'but must hold one file outside of any folder'),
     'cut': (zipped(PTH)[:-2000], PTH, 'its SHA-1 is'),
