@@ -45,8 +45,9 @@ def checkpoint_table() -> str:
         origin = c.origin.get('repository', '').removeprefix('https://github.com/')
         whose = f'[{origin}](https://github.com/{origin})' if origin else 'ours'
         accuracy = f'{best["top1"]:.2f} {best["status"]}'
-        rows.append([f'`{c.full_name}`', best['dataset'], accuracy, whose, c.license or 'none named', c.row.verified])
-    return table(['name', 'data', 'top-1 %', 'whose', 'licence', 'verified by'], rows)
+        how = f'{c.row.state} ({c.row.verified})'
+        rows.append([f'`{c.full_name}`', best['dataset'], accuracy, whose, c.license or 'none named', how])
+    return table(['name', 'data', 'top-1 %', 'whose', 'licence', '`pretrained=True`'], rows)
 
 
 def family_table() -> str:

@@ -15,7 +15,7 @@ from timm_attn.cli import main
 from timm_attn.weights import checkpoints, find_checkpoint, inventory, manifest
 from timm_attn.weights.kinds import KINDS, UNVERIFIED
 
-README = Path(__file__).resolve().parents[2] / 'README.md'
+README_LINES = (Path(__file__).resolve().parents[2] / 'README.md').read_text(encoding='utf-8').splitlines()
 DEFAULTS = {
     'resnet50_cbam': 'osmr_in1k',
     'resnet50_bam_mul': 'osmr_in1k',
@@ -74,7 +74,8 @@ def test_every_list_says_what_pretrained_does(checkpoint: Any, monkeypatch: pyte
     assert f'{tag} {state}' in catalog_listing(name)[0]
     assert f'{tag} ({state})' in (inspect.getdoc(timm.model_entrypoint(name)) or ''), 'the help of torch.hub'
     assert any(line.startswith(f'{checkpoint.full_name}  {state}  ') for line in inventory.listing())
-    assert f'| `{checkpoint.full_name}` |' in README.read_text(encoding='utf-8')
+    (row,) = (line for line in README_LINES if line.startswith(f'| `{checkpoint.full_name}` |'))
+    assert f'| {state} (' in row and f'| {checkpoint.metrics[0]["top1"]:.2f} ' in row
 
 
 def test_info_says_it_too() -> None:

@@ -99,8 +99,8 @@ def _from_drive(checkpoint: Checkpoint, scratch: Path, folder: str | Path | None
 
 
 def _place(scratch: Path, name: str) -> Path:
-    """Where a download goes: of the name only the ending counts, which tells the reader a safetensors file."""
-    return scratch / f'download{Path(name).suffix}'
+    """Where a download goes; only the ending .safetensors of its own name counts, for the reader."""
+    return scratch / ('download.safetensors' if name.lower().endswith('.safetensors') else 'download')
 
 
 def _said(error: Exception, scratch: Path) -> str:

@@ -10,7 +10,7 @@ class Kind(NamedTuple):
 
     Args:
         state: what `pretrained=True` does the first time.
-        verified: by what the bytes are known, for the README.
+        verified: by what the bytes are checked, for the README.
         required: the fields that a record must have, with a dot for one inside another.
         by_hand: what a user can do without a download; {name} and the fields of origin and hub are filled in.
         kept_by: for files outside of the store, whose they are and how they are deleted.
@@ -55,11 +55,11 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
             'fetched on first use', 'SHA-1', ('origin.url', 'origin.sha1'), _IMPORT, bytes_per_parameter=4 * 1.2
         ),
         # a file of the authors' on Google Drive; float32 values, two moments of an optimizer, and room
-        'upstream': Kind(UNVERIFIED, 'after the first download', ('origin.url',), _IMPORT, bytes_per_parameter=16),
+        'upstream': Kind(UNVERIFIED, 'sha256 from then on', ('origin.url',), _IMPORT, bytes_per_parameter=16),
         # timm's own file of the same net, in timm's keys
         'timm': Kind(
             UNVERIFIED,
-            'no',
+            'no digest',
             ('hub.id', 'hub.filename', 'origin'),
             'set HF_HOME to a folder whose cache has {id}',
             'is in the cache of the Hugging Face Hub, which timm shares: it goes with `hf cache`',
