@@ -123,7 +123,7 @@ def test_what_was_scaled_is_logged(caplog: pytest.LogCaptureFixture) -> None:
 def test_far_scales_are_warned_of() -> None:
     plain = nn.Sequential(nn.Conv2d(3, 8, 1), nn.ReLU(), nn.Conv2d(8, 4, 1))
     gates = [ATTENTION['cbam'].layer(8) for _ in range(6)]
-    model = nn.Sequential(plain[0], nn.ReLU(), nn.Sequential(*gates), nn.Conv2d(8, 4, 1))
+    model = nn.Sequential(nn.Conv2d(3, 8, 1), nn.ReLU(), nn.Sequential(*gates), nn.Conv2d(8, 4, 1))
     keys = {'0': '0', '2': '3'}
     state = {f'{keys[key[0]]}{key[1:]}': value for key, value in plain.state_dict().items()}
     with pytest.warns(UserWarning, match=r'costs accuracy in half precision: 3 \(1/\d+\)'):
