@@ -82,6 +82,11 @@ class Net(nn.Module):
 SCALED: dict[str, tuple[Run, Callable[[int], nn.Module], tuple[str, set[Fraction], Fraction]]] = {
     'the norm in front': (lambda n, x: n.conv2(n.attention(n.front(x))), SE, ('norm', {ONE}, Fraction(2))),
     'the convolution behind': (lambda n, x: n.conv2(n.attention(n.pinned(x))), SE, ('conv2', {HALF}, ONE)),
+    'past a gate of scale 1': (
+        lambda n, x: n.conv2(n.pinned(x).sigmoid() * n.attention(n.pinned(x)) * n.pinned(x).sigmoid()),
+        SE,
+        ('conv2', {HALF}, ONE),
+    ),
     'half of a grouped convolution': (
         lambda n, x: n.mixer(torch.cat([n.attention(n.pinned(x)), n.pinned(x)], 1)),
         SE,
