@@ -82,6 +82,11 @@ class Net(nn.Module):
 SCALED: dict[str, tuple[Run, Callable[[int], nn.Module], tuple[str, set[Fraction], Fraction]]] = {
     'the norm in front': (lambda n, x: n.conv2(n.attention(n.front(x))), SE, ('norm', {ONE}, Fraction(2))),
     'the convolution behind': (lambda n, x: n.conv2(n.attention(n.pinned(x))), SE, ('conv2', {HALF}, ONE)),
+    'past a gate of scale 1': (
+        lambda n, x: n.conv2(n.pinned(x).sigmoid() * n.attention(n.pinned(x)) * n.pinned(x).sigmoid()),
+        SE,
+        ('conv2', {HALF}, ONE),
+    ),
     'half of a grouped convolution': (
         lambda n, x: n.mixer(torch.cat([n.attention(n.pinned(x)), n.pinned(x)], 1)),
         SE,
@@ -124,6 +129,23 @@ def write_a_slice(n: Any, x: Tensor) -> Tensor:
     return n.conv2(y)
 
 
+def divide_by_a_number(n: Any, x: Tensor) -> Tensor:
+    y = n.attention(n.pinned(x))
+    return n.conv2(y / y.amax().item())
+
+
+def scale_an_earlier_view(n: Any, x: Tensor) -> Tensor:
+    y = n.conv1(x)
+    view = y.view(y.shape)
+    y *= n.norm2.weight.view(1, -1, 1, 1)
+    return torch.tanh(n.attention(y)) + torch.tanh(view)
+
+
+def share_memory(n: Any, x: Tensor) -> Tensor:
+    y = n.pinned(x)
+    return n.conv2(n.attention(y)) + n.mixer(torch.cat([y, y], 1))
+
+
 REFUSED: dict[str, tuple[Run, str]] = {
     'the output itself': (lambda n, x: n.attention(n.pinned(x)), 'the output needs the factor'),
     'a branch on a value': (branch_on_a_value, 'needs the factor'),
@@ -131,6 +153,9 @@ REFUSED: dict[str, tuple[Run, str]] = {
     'an activation behind': (lambda n, x: torch.tanh(n.attention(n.pinned(x))), 'needs the factor'),
     'a norm without weights': (lambda n, x: F.instance_norm(n.attention(n.pinned(x))), 'needs the factor'),
     'a weight used twice': (lambda n, x: n.conv2(n.conv2(n.attention(n.pinned(x)))), 'conv2 needs the factor'),
+    'a number that is read': (divide_by_a_number, 'needs the factor'),
+    'a view of what is scaled later': (scale_an_earlier_view, 'needs the factor'),
+    'two weights in one memory': (share_memory, 'mixer needs the factor'),
     'a written slice': (write_a_slice, 'needs the factor'),
     'an attention that does not run': (lambda n, x: n.conv2(n.front(x)), 'attention does not run'),
     'a scripted function': (scripted, 'conv2 takes a map whose origin is out of sight'),
@@ -140,7 +165,9 @@ REFUSED: dict[str, tuple[Run, str]] = {
 @pytest.mark.parametrize('what', REFUSED)
 def test_what_is_refused_changes_no_weight(what: str) -> None:
     run, message = REFUSED[what]
-    net = Net(run).eval()
+    net: Any = Net(run).eval()
+    if run is share_memory:
+        net.mixer.weight.data = net.conv2.weight.data
     before = {key: value.clone() for key, value in net.state_dict().items()}
     with pytest.raises(CannotFold, match=message):
         fold(net, start, IMAGES)
