@@ -4,10 +4,10 @@
     python scripts/warm_start_evidence.py /usr/share/datasets/fashion-mnist
 
 Top-1 on the 10,000 test images of Fashion-MNIST at the start and after one epoch on 1,500 training images (batches of
-50, no augmentation, SGD from 0.02 down to 0), with the mean and standard deviation over the seeds, and the loss of the first steps. Naive: the
-plain net's weights are loaded and the attention is random. `simam, 256 images` is warm_start(..., images=...). The
-result goes to results/warm_start/cifar_resnet20.json, from which `scripts/readme_tables.py` makes docs/warm_start.md.
-The folder holds the four idx files, from Debian's package dataset-fashion-mnist.
+50, no augmentation, SGD from 0.02 down to 0), for each seed, and the mean loss of the first steps. Naive: the plain
+net's weights are loaded and the attention is random. `simam, 256 images` is warm_start(..., images=...). The result
+goes to results/warm_start/cifar_resnet20.json, from which `scripts/readme_tables.py` makes docs/warm_start.md. The
+folder holds the four idx files, from Debian's package dataset-fashion-mnist.
 """
 
 import argparse
