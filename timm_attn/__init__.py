@@ -5,9 +5,21 @@ from timm_attn.attach import attach
 from timm_attn.attention import ATTENTION
 from timm_attn.backbones import BACKBONES
 from timm_attn.fuse import fuse
+from timm_attn.param_groups import attention_param_groups
+from timm_attn.warm_start import warm_start
 from timm_attn.weights import convert_state_dict
 
 __version__ = '0.1.0'
-__all__ = ['ATTENTION', 'BACKBONES', 'analysis', 'attach', 'convert_state_dict', 'fuse', 'ops']
+__all__ = [
+    'ATTENTION',
+    'BACKBONES',
+    'analysis',
+    'attach',
+    'attention_param_groups',
+    'convert_state_dict',
+    'fuse',
+    'ops',
+    'warm_start',
+]
 
 zoo.register()

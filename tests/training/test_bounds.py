@@ -37,6 +37,7 @@ EDGES: dict[str, tuple[list[Any], list[Any]]] = {
     'drop': ([1.0, -0.1], [0, 0.999]),
     'momentum': ([1.0, -0.1, 1.5], [0, 0.999]),
     'weight_decay': ([-1e-9, NAN], [0]),
+    'attention_lr_scale': ([0, -1, INF, '10', None], [10, 0.5]),
     'min_lr': ([-1e-9, INF], [0]),
     'warmup_lr': ([-1e-9], [0]),
     'color_jitter': ([-0.1, NAN], [0, None]),

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.types import Device
 
 from timm_attn import ops
-from timm_attn.attention.base import AttentionLayer, hidden_width, positive_integer
+from timm_attn.attention.base import AttentionLayer, hidden_width, positive_integer, turn_to, zero
 from timm_attn.attention.layers import BatchNorm, Conv2d, Linear
 
 COMBINE = ('sum', 'product', 'max', 'sum_of_sigmoids')
@@ -142,6 +142,19 @@ class BAM(AttentionLayer):
         if self.combine == 'sum_of_sigmoids':
             return channel.sigmoid() + spatial.sigmoid()
         return (channel + spatial).sigmoid()
+
+    @torch.jit.ignore
+    def identity_start(self, mean: Tensor | None = None) -> float:
+        channel, spatial = self.channel, self.spatial
+        if spatial is not None:
+            zero(spatial.conv3 if isinstance(spatial.bn3, nn.Identity) else spatial.bn3)
+        if channel is not None:
+            if spatial is None or self.combine != 'product':  # a product of two zeros has no gradient
+                zero(channel.fc2 if isinstance(channel.bn2, nn.Identity) else channel.bn2)
+            if isinstance(channel.bn1, nn.Identity):
+                turn_to(mean, channel.fc1)
+        gates = 2 if self.combine == 'sum_of_sigmoids' and channel is not None and spatial is not None else 1
+        return gates / 2 + int(self.identity)
 
     def extra_repr(self) -> str:
         return f'combine={self.combine}, identity={self.identity}'

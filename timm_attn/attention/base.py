@@ -33,6 +33,18 @@ class AttentionLayer(nn.Module):
         raise NotImplementedError
 
     @torch.jit.ignore
+    def identity_start(self, mean: Tensor | None = None) -> float:
+        """Sets the layer to a constant factor, from which all its parameters can learn, and returns the factor.
+
+        Args:
+            mean: the expected input per channel, (C,), where it is known.
+
+        Raises:
+            NotImplementedError: the layer has none.
+        """
+        raise NotImplementedError(f'{type(self).__name__} has no identity_start, so its nets have no warm start.')
+
+    @torch.jit.ignore
     def feature_info(self, location: str) -> dict[str, Any]:
         """Called by timm's EfficientNet on the last child of a stage when it prunes."""
         return dict(module='', num_chs=self.channels)
@@ -75,3 +87,25 @@ def odd_kernel_size(kernel_size: int) -> int:
     if positive_integer('kernel_size', kernel_size) % 2 == 0:
         raise ValueError(f'kernel_size must be odd, but got {kernel_size}.')
     return kernel_size
+
+
+@torch.no_grad()
+def zero(*modules: nn.Module) -> None:
+    """Sets the weights and biases of layers to zero."""
+    for module in modules:
+        for parameter in module.parameters():
+            parameter.zero_()
+
+
+@torch.no_grad()
+def turn_to(mean: Tensor | None, linear: nn.Linear) -> None:
+    """Turns the hidden units that a ReLU behind them would switch off for an expected input, by their sign.
+
+    The fewer units a layer has, the likelier it is that all are off for every image: then it never learns.
+    """
+    if mean is not None:
+        hidden = linear(mean.to(linear.weight)[None])[0]
+        sign = torch.where(hidden < 0, -1.0, 1.0).to(hidden)
+        linear.weight.mul_(sign[:, None])
+        if linear.bias is not None:
+            linear.bias.mul_(sign)

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.types import Device
 
 from timm_attn import ops
-from timm_attn.attention.base import AttentionLayer, hidden_width, odd_kernel_size
+from timm_attn.attention.base import AttentionLayer, hidden_width, odd_kernel_size, turn_to, zero
 from timm_attn.attention.layers import BatchNorm
 
 
@@ -76,6 +76,12 @@ class CBAM(AttentionLayer):
         """The product of the two gates, (N, C, H, W)."""
         channel = self.channel(x)
         return channel * self.spatial(x * channel)
+
+    @torch.jit.ignore
+    def identity_start(self, mean: Tensor | None = None) -> float:
+        zero(self.channel.fc2, self.spatial.bn)
+        turn_to(mean, self.channel.fc1)
+        return 0.25
 
     def forward(self, x: Tensor) -> Tensor:
         x = ops.check_channels(x, self.channels)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.types import Device
 
-from timm_attn.attention.base import AttentionLayer, odd_kernel_size, positive, positive_integer
+from timm_attn.attention.base import AttentionLayer, odd_kernel_size, positive, positive_integer, zero
 
 
 def adaptive_kernel_size(channels: int, gamma: float = 2, b: float = 1) -> int:
@@ -54,6 +54,11 @@ class ECA(AttentionLayer):
         """The factor of every channel, (N, C, 1, 1)."""
         squeezed = x.mean(dim=(2, 3))[:, None]  # (N, 1, C)
         return self.more(self.conv(squeezed)).sigmoid()[:, 0, :, None, None]
+
+    @torch.jit.ignore
+    def identity_start(self, mean: Tensor | None = None) -> float:
+        zero(self.more[-1] if len(self.more) else self.conv)
+        return 0.5
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         weight = state_dict.get(prefix + 'conv.weight')

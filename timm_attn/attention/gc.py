@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.types import Device
 
 from timm_attn import ops
-from timm_attn.attention.base import AttentionLayer, hidden_width
+from timm_attn.attention.base import AttentionLayer, hidden_width, zero
 
 
 class GC(AttentionLayer):
@@ -46,6 +46,11 @@ class GC(AttentionLayer):
         mask = self.conv_mask(x).flatten(2).softmax(dim=2)  # (N, 1, H * W)
         context = (x.flatten(2) @ mask.transpose(1, 2)).flatten(1)  # (N, C)
         return self.fc2(self.act(self.norm(self.fc1(context))))[:, :, None, None]
+
+    @torch.jit.ignore
+    def identity_start(self, mean: Tensor | None = None) -> float:
+        zero(self.fc2)
+        return 1.0
 
     def forward(self, x: Tensor) -> Tensor:
         x = ops.check_channels(x, self.channels)

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.types import Device
 
-from timm_attn.attention.base import AttentionLayer, hidden_width
+from timm_attn.attention.base import AttentionLayer, hidden_width, turn_to, zero
 
 
 class SE(AttentionLayer):
@@ -37,3 +37,9 @@ class SE(AttentionLayer):
         """The factor of every channel, (N, C, 1, 1)."""
         squeezed = x.mean(dim=(2, 3))  # (N, C)
         return self.fc2(self.act(self.fc1(squeezed))).sigmoid()[:, :, None, None]
+
+    @torch.jit.ignore
+    def identity_start(self, mean: Tensor | None = None) -> float:
+        zero(self.fc2)
+        turn_to(mean, self.fc1)
+        return 0.5

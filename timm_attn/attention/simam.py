@@ -32,6 +32,10 @@ class SimAM(AttentionLayer):
         """The factor of every neuron, (N, C, H, W)."""
         return ops.simam_weights(x, self.e_lambda)
 
+    @torch.jit.ignore
+    def identity_start(self, mean: Tensor | None = None) -> float:
+        raise NotImplementedError('SimAM has no constant factor: its gate depends on the map alone.')
+
     def forward(self, x: Tensor) -> Tensor:
         return ops.simam(ops.check_channels(x, self.channels), self.e_lambda)
 

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.types import Device
 
 from timm_attn import ops
-from timm_attn.attention.base import AttentionLayer
+from timm_attn.attention.base import AttentionLayer, zero
 from timm_attn.attention.layers import BatchNorm
 
 
@@ -32,3 +32,9 @@ class SRM(AttentionLayer):
         style = torch.cat([mean, (variance + self.eps).sqrt()], dim=3).type_as(x)  # (N, C, 1, 2)
         encoded = (style * self.cfc[:, None]).sum(dim=3, keepdim=True)  # (N, C, 1, 1)
         return self.bn(encoded).sigmoid().type_as(x)  # autocast leaves the norm's output in float32
+
+    @torch.jit.ignore
+    def identity_start(self, mean: Tensor | None = None) -> float:
+        nn.init.normal_(self.cfc)  # not 0: the BN would divide a constant by the root of eps, and its gradients too
+        zero(self.bn)
+        return 0.5

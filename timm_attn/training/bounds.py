@@ -47,7 +47,7 @@ BOUNDS = {
     # numpy's generator takes no larger seed than 2**32, and each process adds its rank
     **dict.fromkeys(('workers', 'start_epoch', 'warmup_epochs', 'cooldown_epochs', 'seed'), Bounds(0, _LARGEST)),
     **dict.fromkeys(('weight_decay', 'min_lr', 'warmup_lr', 'color_jitter'), Bounds(0)),
-    **dict.fromkeys(('lr', 'clip_grad', 'decay_epochs', 'std', 'ratio'), Bounds(0, above=True)),
+    **dict.fromkeys(('lr', 'attention_lr_scale', 'clip_grad', 'decay_epochs', 'std', 'ratio'), Bounds(0, above=True)),
     **dict.fromkeys(('scale', 'decay_rate'), Bounds(0, 1, above=True)),
     'crop_pct': Bounds(0.1, 1),  # a smaller one resizes to a picture that no memory holds
     **dict.fromkeys(('momentum', 'smoothing', 'drop', 'model_ema_decay'), Bounds(0, 1, below=True)),

@@ -17,6 +17,7 @@ from timm.utils import NativeScaler, dispatch_clip_grad, distribute_bn
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from timm_attn.param_groups import scale_attention
 from timm_attn.training.evaluate import check_labels
 from timm_attn.training.loaders import Loader, set_epoch, take_batch
 from timm_attn.training.processes import ALONE, Processes
@@ -29,8 +30,15 @@ class NonFiniteLossError(RuntimeError):
 
 
 def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """The optimiser of a recipe, as timm's train.py makes it."""
-    return create_optimizer_v2(model, **optimizer_kwargs(recipe), **recipe.opt_kwargs)
+    """The optimiser of a recipe, as timm's train.py makes it, with the learning rate of the attention layers scaled.
+
+    Raises:
+        ValueError: the model has no attention to train with it, or the optimiser cannot have two learning rates.
+    """
+    optimizer = create_optimizer_v2(model, **optimizer_kwargs(recipe), **recipe.opt_kwargs)
+    if recipe.attention_lr_scale != 1:
+        scale_attention(optimizer, model, recipe.attention_lr_scale)
+    return optimizer
 
 
 def make_scheduler(optimizer: torch.optim.Optimizer, recipe: Recipe, updates_per_epoch: int) -> tuple[Any, range]:

@@ -22,7 +22,7 @@ class Recipe:
     """The keys of timm's train.py that the runner knows, with train.py's defaults.
 
     Three differ: lr must be given, without device the runner takes CUDA where there is a GPU, and without num_classes
-    it takes the classes of the training images.
+    it takes the classes of the training images. attention_lr_scale is the runner's own.
     """
 
     # data
@@ -68,6 +68,7 @@ class Recipe:
     clip_grad: float | None = None
     grad_accum_steps: int = 1
     lr: float
+    attention_lr_scale: float = 1.0  # times lr for the attention layers; timm's train.py has no such option
     sched: str = 'cosine'
     sched_on_updates: bool = False
     epochs: int = 300
