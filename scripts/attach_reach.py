@@ -1,4 +1,4 @@
-"""Put attention into one model of each of timm's model files, at its stages and by the table, and print what is reached.
+"""Put attention into a model of each of timm's model files, at its stages and by the table, and print what it reaches.
 
 A file's smallest model stands for all of its names. Without values (meta device); --check also runs every attached net
 on random images, and loads the plain net's weights into it.
@@ -85,9 +85,8 @@ def main() -> None:
     args = parser.parse_args()
     warnings.simplefilter('ignore')
     print("# Which of timm's models `attach` reaches\n")
-    print(
-        f'Written by scripts/attach_reach.py on {datetime.date.today()}, timm {timm.__version__}, torch {torch.__version__}.'
-    )
+    versions = f'timm {timm.__version__}, torch {torch.__version__}'
+    print(f'Written by scripts/attach_reach.py on {datetime.date.today()}, {versions}.')
     print("The smallest model of a file stands for the others. ECA replaces a net's own attention by the table.\n")
     print('| file | models | tried | layers at stages | layers by the table | exceptions |')
     print('|---|---|---|---|---|---|')

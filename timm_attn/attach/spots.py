@@ -9,7 +9,7 @@ from typing import Any
 from timm.layers import DropPath
 from torch import Tensor, nn
 
-from timm_attn.attach.blocks import FAMILIES, SLOTTED
+from timm_attn.attach.blocks import SLOTTED
 from timm_attn.attach.places import find_place
 from timm_attn.attach.probe import described, layout, probe
 from timm_attn.attach.wrappers import Attended, ChannelsLast
@@ -87,7 +87,7 @@ def find_spots(
     for spot in spots:
         if not spot.replace and _is_taken(spot):
             raise ValueError(
-                f'{spot.path}: the place already holds {type(_held(spot)).__name__}; replace=True puts {row.title} there.'
+                f'{spot.path} already holds {type(_held(spot)).__name__}: replace=True puts {row.title} there instead.'
             )
     ready = _measured(model, spots, skipped, at, example)
     if not ready:
@@ -138,17 +138,19 @@ def _by_stages(model: nn.Module, skipped: Skipped) -> Iterator[Spot]:
     modules = dict(model.named_modules())
     infos: Any = getattr(model, 'feature_info', None) or ()
     entries = {info['module']: info['num_chs'] for info in infos if info['module'] in modules}
-    with_blocks = {path for path in entries if 'stem' not in path and holds_block(modules[path])}
+    blocks = [path for path in entries if 'stem' not in path and holds_block(modules[path])]
+    stem = list(entries)[: list(entries).index(blocks[0])] if blocks else []
     for path, channels in entries.items():
-        if with_blocks and path not in with_blocks:
+        if path in stem:
             skipped[path] = 'no block in it'
         else:
             yield Spot(path, *_child(model, path), channels=channels)
 
 
 def holds_block(module: nn.Module) -> bool:
-    """Whether a module holds two layers with weights or more, as a stem's last activation or convolution does not."""
-    return sum(isinstance(m, nn.Conv2d | nn.Linear) for m in module.modules()) > 1
+    """Whether a module holds a block of the table or several layers with weights, as the end of a stem does not."""
+    weighted = sum(isinstance(m, nn.Conv2d | nn.Linear) for m in module.modules())
+    return weighted > 1 or any(find_place(m) is not None for m in module.modules())
 
 
 def _by_paths(model: nn.Module, at: At, replace: bool) -> Iterator[Spot]:
@@ -225,9 +227,9 @@ def _measured(
 
 def _end_inside(spot: Spot, calls: dict[nn.Module, list[Any]]) -> None:
     """Moves a spot into the stage where the stage returns the output of an nn.Sequential: that is appended to."""
-    module = spot.parent.get_submodule(spot.name)
     if spot.how != 'wrapped':
         return
+    module = spot.parent.get_submodule(spot.name)
     for path, one in module.named_modules():
         if one in calls and is_sequence(one) and [c.output is calls[module][0].output for c in calls[one]] == [True]:
             spot.path = f'{spot.path}.{path}'
@@ -242,10 +244,15 @@ def _nothing(model: nn.Module, row: Attention, at: At | None, replace: bool, ski
     if tokens:
         return f'{net} has no place for {row.title}: {tokens}. {_MAPS}.'
     if replace:
-        return f'{net} has no attention that {row.title} could replace: name its places by at=.'
+        return f'{net} has no attention that {row.title} could replace: leave replace=True out, or name places by at=.'
     if at == 'stages':
         return f"{net} has no stages that timm names (feature_info): name modules that return maps, as at='layer*'."
-    return f'{net} has no place for {row.title}. {FAMILIES[row.site]}'
+    if row.site == 'stage':
+        return f"{net} has no place for {row.title}: name its stages, at='stages' for all, stages=('layer1',) for some."
+    why = next((f'{path}: {why}' for path, why in skipped.items()), 'none of its blocks is in the table of places')
+    return (
+        f"{net} has no place for {row.title}: {why}. at='stages' follows every stage, at='layer*.conv2' such modules."
+    )
 
 
 def is_held(layer: Any) -> bool:
