@@ -18,7 +18,6 @@ from timm.models import list_modules
 from timm_attn import attach, placements
 
 WAYS: dict[str, dict[str, Any]] = {'stages': {'at': 'stages'}, 'table': {}}
-SIDE = 96  # pixels of the random images, where a net takes any
 
 
 class Reach(NamedTuple):
@@ -66,13 +65,10 @@ def check(name: str, way: dict[str, Any]) -> str:
     model = copy.deepcopy(plain)
     if not reach(model, way).layers:
         return ''
-    channels, height, width = plain.pretrained_cfg['input_size']
-    if not plain.pretrained_cfg.get('fixed_input_size') and height > SIDE:
-        height, width = SIDE, SIDE
     try:
-        model(torch.randn(2, channels, height, width))
+        model(torch.randn(1, *plain.pretrained_cfg['input_size']))
         missing, unexpected = model.load_state_dict(plain.state_dict(), strict=False)
-    except RuntimeError as error:
+    except (AssertionError, RuntimeError) as error:
         return ' '.join(str(error).split())[:200]
     inside = tuple(f'{row.path}.' for row in placements(model) if row.channels)
     return ', '.join([*(k for k in missing if not k.startswith(inside)), *unexpected][:3])

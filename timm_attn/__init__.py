@@ -1,6 +1,6 @@
 """Attention modules for ConvNets as timm models: importing this package registers the zoo in timm's factory."""
 
-from timm_attn import analysis, ops, zoo
+from timm_attn import analysis, ops, with_attention, zoo
 from timm_attn.attach import attach, placements
 from timm_attn.attention import ATTENTION
 from timm_attn.backbones import BACKBONES
@@ -24,3 +24,4 @@ __all__ = [
 ]
 
 zoo.register()
+with_attention.register()

@@ -91,6 +91,10 @@ def find_spots(
             )
     ready = _measured(model, spots, skipped, at, example)
     if not ready:
+        if at is None and not replace:  # would another way do?
+            at_stages: Skipped = {}
+            if not _measured(model, list(_by_stages(model, at_stages)), at_stages, 'stages', example):
+                skipped, at = at_stages, 'stages'
         raise ValueError(_nothing(model, row, at, replace, skipped))
     return ready, skipped
 
