@@ -70,8 +70,11 @@ def check(name: str, way: dict[str, Any]) -> str:
         missing, unexpected = model.load_state_dict(plain.state_dict(), strict=False)
     except (AssertionError, RuntimeError) as error:
         return ' '.join(str(error).split())[:200]
-    inside = tuple(f'{row.path}.' for row in placements(model) if row.channels)
-    return ', '.join([*(k for k in missing if not k.startswith(inside)), *unexpected][:3])
+    rows = placements(model)
+    new = tuple(f'{row.path}.' for row in rows if row.channels)
+    old = tuple(f'{row.path}.' for row in rows if row.how == 'replaced')
+    left = [*(k for k in missing if not k.startswith(new)), *(k for k in unexpected if not k.startswith(old or '.'))]
+    return ', '.join(left[:3])
 
 
 def main() -> None:

@@ -20,12 +20,15 @@ class Placement(NamedTuple):
             'appended' to an nn.Sequential, 'wrapped' together with the module that it follows, or 'skipped'.
         channels: of the map; None for a place that was left out.
         note: what was replaced or followed, or why the place was left out.
+        factor: c of an identity start: the layer's map, and a stage's features that it ends, are c times the plain
+            net's. None without one.
     """
 
     path: str
     how: str
     channels: int | None
     note: str = ''
+    factor: float | None = None
 
 
 def placements(model: nn.Module) -> list[Placement]:
@@ -37,15 +40,19 @@ def placements(model: nn.Module) -> list[Placement]:
     return found
 
 
-def record(model: nn.Module, spots: Sequence[Spot], layers: Sequence[nn.Module], skipped: Skipped) -> None:
+def record(
+    model: nn.Module,
+    spots: Sequence[Spot],
+    layers: Sequence[nn.Module],
+    factors: Sequence[float | None],
+    skipped: Skipped,
+) -> None:
     """Adds to what placements tells."""
     paths = {module: path for path, module in model.named_modules()}
-    rows = [
-        Placement(
-            paths[layer], spot.how, spot.channels, '' if spot.old is None else f'{spot.path}, {type(spot.old).__name__}'
-        )
-        for spot, layer in zip(spots, layers, strict=True)
-    ]
+    rows = []
+    for spot, layer, factor in zip(spots, layers, factors, strict=True):
+        note = '' if spot.old is None else f'{spot.path}, {type(spot.old).__name__}'
+        rows.append(Placement(paths[layer], spot.how, spot.channels, note, factor))
     rows += [Placement(path, 'skipped', None, why) for path, why in skipped.items()]
     vars(model)[_RECORD] = (*vars(model).get(_RECORD, ()), *rows)
 

@@ -66,7 +66,7 @@ PLACES: Mapping[str, Place] = {
     'maxxvit.ConvNeXtBlock': Place(('conv_dw',), 'drop_path'),
     'maxxvit.MbConvBlock': Place(('conv2_kxk',), 'drop_path', ('se_early', 'se')),
     'metaformer.MetaFormerBlock': Place(('token_mixer.dwconv',), 'layer_scale2'),
-    'nfnet.NormFreeBlock': Place(('conv2',), 'attn_last', _ATTN),
+    'nfnet.NormFreeBlock': Place(('conv2',), 'drop_path', _ATTN),  # its slots multiply by attn_gain
     'rdnet.DenseBlock': Place((), 'drop_path'),
     'regnet.Bottleneck': Place(('conv2.conv',), 'se', _SE),
     'regnet.PreBottleneck': Place(('conv2',), 'se', _SE),

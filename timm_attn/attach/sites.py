@@ -1,12 +1,13 @@
 """Puts attention layers into a built net."""
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
 from torch import Tensor, nn
 
 from timm_attn.attach.closed import refuse_closed
+from timm_attn.attach.identity import start_as_identity
 from timm_attn.attach.placed import put, record
 from timm_attn.attach.spots import At, Skipped, Spot, find_spots
 from timm_attn.attention import ATTENTION, Attention, AttentionLayer
@@ -63,10 +64,12 @@ def attach(
     else:
         spots, skipped = find_spots(model, row, at, replace, example)
     layers = [_layer(model, row, options, spot) for spot in spots]
-    undo = put(spots, layers)
+    factors: Sequence[float | None] = [None] * len(spots)
     if start:
-        _start(model, undo)
-    record(model, spots, layers, skipped)
+        factors = start_as_identity(model, layers, lambda: put(spots, layers), example)
+    else:
+        put(spots, layers)
+    record(model, spots, layers, factors, skipped)
     return model
 
 
@@ -134,16 +137,3 @@ def _layer(model: nn.Module, row: Attention, options: Mapping[str, Any], spot: S
     of = next((p for p in near if p.is_floating_point()), None)
     where = {} if of is None else {'device': of.device, 'dtype': of.dtype}
     return row.layer(spot.channels, **options, **where).train(spot.parent.training)
-
-
-def _start(model: nn.Module, undo: Callable[[], None]) -> None:
-    """Gives the new layers their identity start, or takes them out again."""
-    from timm_attn.warm_start import warm_start  # it knows of attach
-
-    inside = tuple(f'{path}.' for path in attention_layers(model))
-    plain = {key: value.clone() for key, value in model.state_dict().items() if not key.startswith(inside)}
-    try:
-        warm_start(model, plain)
-    except Exception:
-        undo()
-        raise
