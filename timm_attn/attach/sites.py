@@ -136,4 +136,4 @@ def _layer(model: nn.Module, row: Attention, options: Mapping[str, Any], spot: S
     near = (p for m in (spot.old, spot.parent, model) if m is not None for p in m.parameters())
     of = next((p for p in near if p.is_floating_point()), None)
     where = {} if of is None else {'device': of.device, 'dtype': of.dtype}
-    return row.layer(spot.channels, **options, **where).train(spot.parent.training)
+    return row.layer(spot.channels, **options, **where).train((spot.old or spot.parent).training)
