@@ -123,7 +123,10 @@ def test_a_file_that_describes_no_net(tmp_path: Path) -> None:
     save_for_hf(timm.create_model(NAME, backbone='test_convnext', at='stages'), tmp_path)
     config = tmp_path / 'config.json'
     said = json.loads(config.read_text())
-    for args, message in ((dict(at='nowhere.*'), 'does not describe a net'), (dict(backbone='convnext_xlarge'), 'more than the')):
+    for args, message in (
+        (dict(at='nowhere.*'), 'does not describe a net'),
+        (dict(backbone='convnext_xlarge'), 'more than the'),
+    ):
         config.write_text(json.dumps({**said, 'model_args': {**said['model_args'], **args}}))
         with pytest.raises(ValueError, match=message):
             timm.create_model(f'local-dir:{tmp_path}', pretrained=True)
