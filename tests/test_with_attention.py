@@ -10,7 +10,10 @@ import torch
 from timm.models import save_for_hf
 
 import timm_attn
+from tests.support.images import short, write_folders
 from timm_attn.attach import attention_layers, placements
+from timm_attn.reports.net import load_net
+from timm_attn.training.runner import train
 from timm_attn.weights.metadata import model_metadata
 
 NAME = 'with_attention'
@@ -130,3 +133,11 @@ def test_a_file_that_describes_no_net(tmp_path: Path) -> None:
         config.write_text(json.dumps({**said, 'model_args': {**said['model_args'], **args}}))
         with pytest.raises(ValueError, match=message):
             timm.create_model(f'local-dir:{tmp_path}', pretrained=True)
+
+
+def test_the_runner_trains_it_and_its_files_say_what_it_is(tmp_path: Path) -> None:
+    folders = write_folders(tmp_path / 'images', 40, classes=3)
+    kwargs = dict(backbone='test_convnext', attention='cbam', at='stages')
+    train(short(epochs=1, model_kwargs=kwargs, input_size=[3, 32, 32]), NAME, folders, tmp_path / 'run')
+    net = load_net(None, tmp_path / 'run' / 'last.safetensors', device='cpu')
+    assert len(attention_layers(net.model)) == 4 and net.model.num_classes == 3

@@ -9,6 +9,7 @@ from torch import nn
 
 from timm_attn import weights
 from timm_attn.attach import attach
+from timm_attn.backbones.features import GetterFeatures
 from timm_attn.weights.metadata import MODEL
 
 __all__: list[str] = []  # register_model adds the name
@@ -66,8 +67,8 @@ def with_attention(
     given = {**(cfg if _has_source(cfg) else {}), **overlay}  # timm's scripts hand over the cfg of the name alone
     whole = _has_source(given)
     places: dict[str, Any] = dict(at=at, replace=replace, stages=stages, attn_kwargs=attn_kwargs)
-    features: dict[str, Any] = {'feature_cls': 'getter'}
-    all_features = 'out_indices' not in kwargs
+    features: dict[str, Any] = {'feature_cls': GetterFeatures, **kwargs.pop('feature_cfg', {})}
+    all_features = 'out_indices' not in {**features, **kwargs}
 
     def build(**options: Any) -> nn.Module:
         net = timm.create_model(

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import timm
 import torch
+from timm.models import group_parameters
 from torch import nn
 from torch.testing import assert_close
 
@@ -101,6 +102,22 @@ def test_features_gradients_and_checkpointing(name: str, at: str | None) -> None
     assert_close(gradients[1], gradients[0])
     layers = {f'{path}.{key}' for path, layer in attention_layers(model).items() for key, _ in layer.named_parameters()}
     assert layers and all(gradients[0][key].any() for key in layers)
+
+
+@pytest.mark.parametrize('name', ['regnetx_002', 'test_convnext', 'test_mambaout', 'mobilenetv4_conv_small_035'])
+def test_layers_keep_their_groups_of_learning_rates(name: str) -> None:
+    """Those of timm's layer decay, by the paths that a net's group_matcher knows; an appended layer is one more."""
+    plain, model = pair(name, 'stages')
+    theirs, ours = (
+        {
+            key.replace('.module', ''): n
+            for n, keys in group_parameters(net, net.group_matcher()).items()
+            for key in keys
+        }
+        for net in (plain, model)
+    )
+    groups = sorted({(n, ours[key]) for key, n in theirs.items()})
+    assert len(groups) == len(set(theirs.values())) and [n for _, n in groups] == sorted({n for _, n in groups})
 
 
 # One of every way to hold the layer, as compiling takes seconds

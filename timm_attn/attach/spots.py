@@ -2,7 +2,7 @@
 
 import difflib
 import fnmatch
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from timm_attn.attach.blocks import SLOTTED
 from timm_attn.attach.places import find_place
-from timm_attn.attach.probe import described, layout, probe
+from timm_attn.attach.probe import Call, described, layout, probe
 from timm_attn.attach.wrappers import Attended, ChannelsLast
 from timm_attn.attention import Attention, AttentionLayer
 
@@ -84,11 +84,6 @@ def find_spots(
         spots = list(_by_stages(model, skipped))
     else:
         spots = list(_by_paths(model, at, replace))
-    for spot in spots:
-        if not spot.replace and _is_taken(spot):
-            raise ValueError(
-                f'{spot.path} already holds {type(_held(spot)).__name__}: replace=True puts {row.title} there instead.'
-            )
     ready = _measured(model, spots, skipped, at, example)
     if not ready:
         if at is None and not replace:  # would another way do?
@@ -96,6 +91,11 @@ def find_spots(
             if not _measured(model, list(_by_stages(model, at_stages)), at_stages, 'stages', example):
                 skipped, at = at_stages, 'stages'
         raise ValueError(_nothing(model, row, at, replace, skipped))
+    for spot in ready:
+        if not spot.replace and _is_taken(spot):
+            raise ValueError(
+                f'{spot.path} already holds {type(_held(spot)).__name__}: replace=True puts {row.title} there instead.'
+            )
     return ready, skipped
 
 
@@ -198,7 +198,7 @@ def _measured(
     for spot in empty:
         setattr(spot.parent, spot.name, nn.Identity())
     watched = {spot.path: spot.parent.get_submodule(spot.name) for spot in unknown}
-    inner = [m for spot in unknown if at == 'stages' for m in watched[spot.path].modules() if is_sequence(m)]
+    inner = [m for spot in unknown if at == 'stages' for _, m in _ends(watched[spot.path])]
     try:
         calls = probe(model, [*watched.values(), *inner], example)
     finally:
@@ -224,20 +224,29 @@ def _measured(
             skipped[spot.path] = why or ''
             continue
         spot.channels, spot.channels_last = found
-        _end_inside(spot, {m: calls[m] for m in watched[spot.path].modules() if m in calls})
+        if at == 'stages':
+            _end_inside(spot, calls)
         ready.append(spot)
     return ready
 
 
-def _end_inside(spot: Spot, calls: dict[nn.Module, list[Any]]) -> None:
-    """Moves a spot into the stage where the stage returns the output of an nn.Sequential: that is appended to."""
+def _ends(stage: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """The modules in a stage that may give its output: every nn.Sequential, then its children."""
+    yield from ((path, m) for path, m in stage.named_modules() if path and is_sequence(m))
+    yield from stage.named_children()
+
+
+def _end_inside(spot: Spot, calls: Mapping[nn.Module, list[Call]]) -> None:
+    """Moves a spot into its stage, to what gives the stage's output: the paths that timm knows (groups of layers for
+    their learning rates) stay, and an nn.Sequential is appended to."""
     if spot.how != 'wrapped':
         return
-    module = spot.parent.get_submodule(spot.name)
-    for path, one in module.named_modules():
-        if one in calls and is_sequence(one) and [c.output is calls[module][0].output for c in calls[one]] == [True]:
+    stage = spot.parent.get_submodule(spot.name)
+    output = calls[stage][0].output
+    for path, module in _ends(stage):
+        if [(call.inputs, call.output is output) for call in calls.get(module, ())] == [(1, True)]:
             spot.path = f'{spot.path}.{path}'
-            spot.parent, spot.name, spot.old = _child(module, path)
+            spot.parent, spot.name, spot.old = _child(stage, path)
             return
 
 
