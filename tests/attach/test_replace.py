@@ -9,7 +9,7 @@ import torch
 import timm_attn
 from timm_attn.attach import attention_layers, placements
 from timm_attn.attach.places import PLACES
-from timm_attn.attach.spots import is_attention
+from timm_attn.attach.spot import is_attention
 
 # Nets with attention of their own, the name that it has in their keys, and how many blocks have it
 NETS = {

@@ -12,10 +12,11 @@ _SIDE = 224  # pixels of an image for a net that does not say its input size
 
 
 class Call(NamedTuple):
-    """How a module was called: its number of inputs, and its output."""
+    """How a module was called: its number of inputs, its output, and how often that had been written to by then."""
 
     inputs: int
     output: Any
+    version: int
 
 
 def probe(model: nn.Module, modules: Iterable[nn.Module], example: Tensor | None) -> dict[nn.Module, list[Call]]:
@@ -72,7 +73,8 @@ def described(output: Any) -> str:
 
 def _keep(calls: dict[nn.Module, list[Call]]) -> Any:
     def hook(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-        calls[module].append(Call(len(args) + len(kwargs), output))
+        version = output._version if isinstance(output, Tensor) else 0
+        calls[module].append(Call(len(args) + len(kwargs), output, version))
 
     return hook
 
