@@ -42,7 +42,8 @@ def warm_start(
         model: a net of this package or of `attach`, newly built: its attention starts anew.
         plain: the net without attention, or its state dict. Without its classifier's weights, the model keeps its own.
         images: for SimAM, a batch (N, C, H, W), or a loader of (images, targets), prepared as for training, to which
-            the norms and convolutions around SimAM are matched. The first 256 are taken, as one batch.
+            the batch norms, and the convolutions that no norm follows, are matched. The first 256 are taken, as one
+            batch, and at least 16 are needed.
 
     Raises:
         ValueError: the weights are another net's or not finite, the attention was trained, the net is scripted,
@@ -137,7 +138,7 @@ def _deviation(a: nn.Module, b: nn.Module, example: Tensor, training: bool) -> f
     """The largest difference of two nets' outputs, relative to the largest output of the first."""
     outputs = []
     for net in (a, b):
-        net.train(training)
+        net = copy.deepcopy(net).train() if training else net.eval()  # batch norms count in training
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)  # equal dropout
             outputs.append(torch.cat([out.flatten() for out in tensors_in(net(example))]))

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from timm_attn.attach.sites import attention_layers
 from timm_attn.attention import SimAM
 
 _TYPICAL = 0.7  # of the gate, where nothing else is known
@@ -89,9 +90,10 @@ def _expect(norm: Any, e_lambda: float) -> None:
 
 @torch.no_grad()
 def match(plain: nn.Module, model: nn.Module, places: dict[str, Place], images: Tensor) -> float:
-    """Gives norms and convolutions around SimAM the statistics that make them give what the plain net's give.
+    """Makes the batch norms, and the convolutions before SimAM that no norm follows, give what the plain net's give.
 
-    All images in one pass, so that every layer is matched behind layers that are matched already.
+    Per channel, they get the mean and variance of the plain net's maps. All images go through in one pass, so that
+    every layer is matched behind layers that are matched already.
 
     Args:
         plain: the same modules, SimAM passing its map on.
@@ -101,12 +103,14 @@ def match(plain: nn.Module, model: nn.Module, places: dict[str, Place], images: 
         The root mean square of the difference of the outputs, relative to the plain net's.
     """
     wanted: dict[str, tuple[Tensor, Tensor]] = {}  # mean and variance per channel
+    norms = _norms(model)
+    convs = {path: place.conv for path, place in places.items() if place.norm is None and place.conv is not None}
 
     def note(path: str) -> Any:
         def before(module: nn.Module, args: tuple[Any, ...]) -> None:
             wanted[path] = _moments(args[0])
 
-        return plain.get_submodule(places[path].norm or path).register_forward_pre_hook(before)
+        return plain.get_submodule(path).register_forward_pre_hook(before)
 
     def match_norm(path: str, norm: Any) -> Any:
         def before(module: nn.Module, args: tuple[Any, ...]) -> None:
@@ -117,7 +121,9 @@ def match(plain: nn.Module, model: nn.Module, places: dict[str, Place], images: 
 
         return norm.register_forward_pre_hook(before)
 
-    def match_conv(path: str, layer: nn.Module, conv: Any) -> Any:
+    def match_conv(path: str, conv: Any) -> Any:
+        layer = model.get_submodule(path)
+
         def after(module: nn.Module, args: tuple[Any, ...], out: Tensor) -> Tensor:
             slope = (wanted[path][1].clamp(min=_LEAST) / _moments(out)[1].clamp(min=_LEAST)).sqrt()
             conv.weight.mul_(slope[:, None, None, None])
@@ -127,18 +133,22 @@ def match(plain: nn.Module, model: nn.Module, places: dict[str, Place], images: 
 
         return layer.register_forward_hook(after)
 
-    handles = [note(path) for path in places]
-    for path, place in places.items():
-        if place.norm is not None:
-            handles.append(match_norm(path, model.get_submodule(place.norm)))
-        elif place.conv is not None:
-            handles.append(match_conv(path, model.get_submodule(path), model.get_submodule(place.conv)))
+    handles = [note(path) for path in (*norms, *convs)]
+    handles += [match_norm(path, norm) for path, norm in norms.items()]
+    handles += [match_conv(path, model.get_submodule(conv)) for path, conv in convs.items()]
     try:
         expected, found = plain(images), model(images)
     finally:
         for handle in handles:
             handle.remove()
     return float((found - expected).square().mean().sqrt() / expected.square().mean().sqrt())
+
+
+def _norms(model: nn.Module) -> dict[str, _BatchNorm]:
+    """The batch norms with running statistics, outside of attention layers, by their paths."""
+    inside = tuple(f'{path}.' for path in attention_layers(model))
+    norms = {path: m for path, m in model.named_modules() if isinstance(m, _BatchNorm) and not path.startswith(inside)}
+    return {path: norm for path, norm in norms.items() if norm.running_var is not None}
 
 
 def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
