@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
-"""Writes the tables of README.md from the zoo and the manifest; with --check only says whether they are current."""
+"""Writes the tables of README.md and docs/ from the zoo, the manifest and results/; --check says if they are new."""
 
 import json
 import re
+import statistics
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -12,12 +13,11 @@ import timm
 
 from timm_attn import ATTENTION, BACKBONES, paper
 from timm_attn.weights import checkpoints
-from timm_attn.weights.fetch import fetchable
 
 from results import compare, load_results  # isort: skip
 
 ROOT = Path(__file__).resolve().parents[1]
-README = ROOT / 'README.md'
+WARM_START = ROOT / 'results' / 'warm_start' / 'cifar_resnet20.json'
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -38,24 +38,16 @@ def zoo_table() -> str:
 
 
 def checkpoint_table() -> str:
+    """A row per checkpoint, the default of a name first."""
     rows = []
-    for c in (c for c in checkpoints() if c.kind == 'bundled'):
-        top1 = {m['split']: f'{m["top1"]:.2f}' for m in c.metrics}
-        how = (
-            f'{c.training["epochs"]} epochs, seed {c.training["seed"]}, {c.training["date"]}, {c.training["hardware"]}'
-        )
-        rows.append([f'`{c.full_name}`', f'{c.num_params:,}', top1['test'], top1['test, bundled part'], how])
-    return table(['name', 'parameters', 'top-1 % (10,000)', 'top-1 % (bundled 1,000)', 'trained'], rows)
-
-
-def upstream_table() -> str:
-    rows = []
-    for c in (c for c in checkpoints() if c.kind == 'upstream'):
-        fetched = 'yes' if fetchable(c) else 'download in a browser'
-        origin = f'[{c.origin["repository"].removeprefix("https://github.com/")}]({c.origin["repository"]})'
-        claims = [f'{c.metrics[0][key]:.2f}' for key in ('top1', 'top5')]
-        rows.append([f'`{c.full_name}`', f'{c.num_params:,}', *claims, origin, c.license or 'none named', fetched])
-    return table(['name', 'parameters', 'top-1 %', 'top-5 %', 'origin', 'licence', 'fetched by `import`'], rows)
+    for c in checkpoints():
+        best = c.metrics[0]
+        origin = c.origin.get('repository', '').removeprefix('https://github.com/')
+        whose = f'[{origin}](https://github.com/{origin})' if origin else 'ours'
+        accuracy = f'{best["top1"]:.2f} {best["status"]}'
+        how = f'{c.row.state} ({c.row.verified})'
+        rows.append([f'`{c.full_name}`', best['dataset'], accuracy, whose, c.license or 'none named', how])
+    return table(['name', 'data', 'top-1 %', 'whose', 'licence', '`pretrained=True`'], rows)
 
 
 def family_table() -> str:
@@ -127,28 +119,60 @@ def _hardware(environment: Mapping[str, Any]) -> str:
     return f'{e["date"][:10]}, {where}, torch {e["torch"]}, load before {e["load_before"][0]}:'
 
 
-def main() -> int:
-    text = new = README.read_text(encoding='utf-8')
-    tables = {
-        'zoo': zoo_table(),
-        'checkpoints': checkpoint_table(),
-        'upstream': upstream_table(),
-        'family': family_table(),
-        'paper': paper_line(),
-        'speed': of_benchmarks(measured_speeds),
-        'compiled': of_benchmarks(compiled_speeds),
-        'table 3': of_benchmarks(printed_speeds),
-    }
+def warm_start_table() -> str:
+    """A row per net and start: accuracy before and after an epoch, and the loss of the first steps."""
+    run = json.loads(WARM_START.read_text(encoding='utf-8'))
+    about = f'{run["date"]}, {run["hardware"]}, torch {run["torch"]}, {len(run["seeds"])} seeds:'
+    rows = [
+        [row['net'], row['start'], _mean_sd(row['before']), _mean_sd(row['after']),
+         ' '.join(f'{loss:.3f}' for loss in row['first_losses'])]
+        for row in run['rows']
+    ]  # fmt: skip
+    head = ['net', 'start', 'top-1 % at the start', 'after one epoch', 'loss of steps 1 to 5']
+    return f'{about}\n\n{table(head, rows)}'
+
+
+def _mean_sd(values: Sequence[float]) -> str:
+    return f'{statistics.fmean(values):.2f} ({statistics.stdev(values):.2f})'
+
+
+def new_text(text: str, file: str, tables: Mapping[str, str]) -> str:
+    """A file's text with its tables between their markers.
+
+    Raises:
+        SystemExit: a table's markers are not there once.
+    """
     for name, content in tables.items():
         between = rf'(<!-- {name} -->\n).*?(<!-- /{name} -->)'
-        new, found = re.subn(between, lambda m, c=content: f'{m[1]}{c}\n{m[2]}', new, flags=re.S)
+        text, found = re.subn(between, lambda m, c=content: f'{m[1]}{c}\n{m[2]}', text, flags=re.S)
         if found != 1:
-            sys.exit(f'README.md must have the markers of the table {name!r} once, but has them {found} times')
-    if '--check' in sys.argv:
-        print('README.md is current' if new == text else 'README.md is out of date: run scripts/readme_tables.py')
-        return int(new != text)
-    README.write_text(new, encoding='utf-8')
-    return 0
+            sys.exit(f'{file} must have the markers of the table {name!r} once, but has them {found} times')
+    return text
+
+
+def main() -> int:
+    files = {
+        'README.md': {
+            'zoo': zoo_table(),
+            'checkpoints': checkpoint_table(),
+            'family': family_table(),
+            'paper': paper_line(),
+            'speed': of_benchmarks(measured_speeds),
+            'compiled': of_benchmarks(compiled_speeds),
+            'table 3': of_benchmarks(printed_speeds),
+        },
+        'docs/warm_start.md': {'evidence': warm_start_table()},
+    }
+    outdated = 0
+    for file, tables in files.items():
+        text = (ROOT / file).read_text(encoding='utf-8')
+        new = new_text(text, file, tables)
+        if '--check' in sys.argv:
+            print(f'{file} is current' if new == text else f'{file} is out of date: run scripts/readme_tables.py')
+            outdated += new != text
+        else:
+            (ROOT / file).write_text(new, encoding='utf-8')
+    return int(outdated > 0)
 
 
 if __name__ == '__main__':

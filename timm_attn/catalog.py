@@ -10,13 +10,10 @@ import timm
 import torch
 from torch import nn
 
-from timm_attn import weights, zoo
+from timm_attn import from_tags, weights, zoo
 from timm_attn.attach import attention_layers
 from timm_attn.attach.spots import At, find_spots
 from timm_attn.attention import ATTENTION, Attention
-
-# Where weights come from, by kind: in the package, fetched on first use, or by one `timm-attn weights import`
-HOW = {'bundled': 'bundled', 'published': 'fetched', 'upstream': 'import'}
 
 
 def require(full_name: str) -> str:
@@ -28,7 +25,7 @@ def require(full_name: str) -> str:
     """
     name, _, tag = full_name.partition('.')
     if name in zoo.names():
-        if tag:
+        if tag and full_name not in timm.models.get_arch_pretrained_cfgs(name):
             weights.find_checkpoint(name, tag)
         return full_name
     close = difflib.get_close_matches(name, zoo.names(), n=3)
@@ -37,7 +34,7 @@ def require(full_name: str) -> str:
 
 
 def listing(pattern: str = '*') -> list[str]:
-    """The names that match a glob, each with the tags of its checkpoints and where their weights come from (HOW).
+    """The names that match a glob, each with the tags of its checkpoints, what `pretrained=True` does, and its start.
 
     Raises:
         ValueError: none does.
@@ -45,8 +42,8 @@ def listing(pattern: str = '*') -> list[str]:
     found = fnmatch.filter(zoo.names(), pattern)
     if not found:
         raise ValueError(f'No model matches {pattern!r}: `timm-attn list` shows all {len(zoo.names())}.')
-    tags = {name: ', '.join(f'{c.tag} {HOW[c.kind]}' for c in weights.checkpoints_of(name)) for name in found}
-    return [f'{name}  [{tags[name]}]' if tags[name] else name for name in found]
+    said = {name: [f'{c.tag} {c.row.state}' for c in weights.checkpoints_of(name)] + _starts(name) for name in found}
+    return [f'{name}  [{", ".join(said[name])}]' if said[name] else name for name in found]
 
 
 def description(full_name: str) -> list[str]:
@@ -64,9 +61,15 @@ def description(full_name: str) -> list[str]:
         lines.append(f'  {(inspect.getdoc(layer) or "").splitlines()[0]}')
         lines += [f'  {line}' for line in repr(layer).splitlines()]
     for c in weights.checkpoints_of(name):
-        lines.append(f'checkpoint {c.full_name}: {c.kind}, licence {c.license or "none named"}')
+        lines.append(f'checkpoint {c.full_name}: {c.row.state}, licence {c.license or "none named"}')
         lines += [f'  {_metric(m)}' for m in c.metrics]
-    return lines
+    starts = [full for full in timm.models.get_arch_pretrained_cfgs(name) if f'.{from_tags.PREFIX}' in full]
+    return [*lines, *(f'start from the weights of the plain net: {full}' for full in starts)]
+
+
+def _starts(name: str) -> list[str]:
+    """The default `from_` tag of a name, if it has any."""
+    return [f'start {full.partition(".")[2]}' for full in timm.list_pretrained(f'{name}.{from_tags.PREFIX}*')]
 
 
 def places(name: str) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""The demo: a bundled checkpoint by name, its accuracy on real images, a new head fine-tuned, and a picture."""
+"""The demo: a checkpoint by name and its accuracy, a picture, and attention put into a trained net and fine-tuned."""
 
 import time
 from pathlib import Path
@@ -20,6 +20,7 @@ from timm_attn.training.loaders import Loader, eval_loader, train_loader
 from timm_attn.training.recipe import Recipe
 
 MODEL = 'cifar_resnet20_simam'
+START = 'cifar_resnet20_cbam.from_fmnist'
 SPLIT = 'test, bundled part'  # as the manifest calls the images that come with the package
 PICTURED = 8  # images on the picture, the first of as many classes
 FINE_TUNING = Recipe(
@@ -57,7 +58,12 @@ def run_demo(picture: Path) -> None:
     measured = evaluate(model, tests)['top1']
     print(f'   Fashion-MNIST, {len(test):,} test images: top-1 {measured:.2f} % (manifest: {claimed:.2f} %)')
     draw(model, test, picture)
-    print('2. a new head, fine-tuned on 1,000 images of the set that the checkpoint was trained on')
+    model = timm.create_model(START, pretrained=True)
+    print(f'2. {START}: CBAM in a net trained without attention, which keeps what it learned')
+    plain = timm.create_model(START.partition('_cbam')[0], pretrained=True)
+    top1 = [evaluate(net, tests)['top1'] for net in (plain, model)]
+    print(f'   the plain net: top-1 {top1[0]:.2f} %, with CBAM at the start: top-1 {top1[1]:.2f} %')
+    print('   a new head, and all of it fine-tuned on 1,000 images of the set that the plain net was trained on')
     fine_tune(model, tests)
     print(f'3. predictions and attention of the checkpoint: {picture}')
     print(f'done in {time.perf_counter() - start:.0f} s')

@@ -5,6 +5,7 @@ import glob
 import io
 import json
 import os
+import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -34,10 +35,15 @@ def replacing(target: Path) -> Iterator[BinaryIO]:
 
 
 def sweep(folder: Path, *patterns: str, kept: Path | None = None) -> None:
-    """Deletes the files of a folder that match a pattern and that nobody has written to for an hour."""
+    """Deletes what matches a pattern in a folder and nobody has written to for an hour: files, and folders of them."""
     for path in (path for pattern in patterns for path in folder.glob(pattern)):
         with suppress(OSError):  # another process deleted it first, or it is another user's
-            if path != kept and time.time() - path.stat().st_mtime > _STALE_S:
+            written = max(part.lstat().st_mtime for part in (path, *path.rglob('*')))
+            if path == kept or time.time() - written <= _STALE_S:
+                continue
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
                 path.unlink()
 
 

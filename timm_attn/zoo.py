@@ -4,13 +4,20 @@ import inspect
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
-from timm.models import build_model_with_cfg, generate_default_cfgs, is_model, model_entrypoint, register_model
+from timm.models import (
+    PretrainedCfg,
+    build_model_with_cfg,
+    generate_default_cfgs,
+    is_model,
+    model_entrypoint,
+    register_model,
+)
 from torch import nn
 
-from timm_attn import weights
+from timm_attn import from_tags, weights
 from timm_attn.attach import attach, layer_options
 from timm_attn.attention import ATTENTION, Attention
 from timm_attn.backbones import BACKBONES, Backbone
@@ -25,10 +32,12 @@ class Model:
     """A registered name: its backbone and its attention.
 
     Args:
+        plain: the name of the net without attention, in timm's registry.
         attention: the row, its defaults updated by the backbone's overrides; None for the plain net.
     """
 
     name: str
+    plain: str
     backbone: Backbone
     attention: Attention | None
 
@@ -96,20 +105,21 @@ def register(
     for model in models:
         if is_model(model.name) and model_entrypoint(model.name).__module__ != __name__:
             raise RuntimeError(f'{model.name!r} is already registered by {model_entrypoint(model.name).__module__}.')
-    published = _published()
-    for model in models:
+    published, starts_of = _published(), cache(from_tags.plain_cfgs)
+    for model in models:  # a plain net before those that start from it
         if _models.get(model.name) != model:
-            _register(model, published.get(model.name, []))
+            starts = starts_of(model.plain) if model.attention is not None else {}
+            _register(model, published.get(model.name, []), starts)
 
 
 def _join(attention_rows: Mapping[str, Attention], backbone_rows: Mapping[str, Backbone]) -> Iterator[Model]:
     for stem, backbone in backbone_rows.items():
         if backbone.timm is None:
-            yield Model(stem, backbone, None)
+            yield Model(stem, stem, backbone, None)
         for key, row in attention_rows.items():
             if row.site in backbone.sites:
                 defaults = {**row.defaults, **backbone.overrides.get(key, {})}
-                yield Model(f'{stem}_{key}', backbone, replace(row, defaults=defaults))
+                yield Model(f'{stem}_{key}', backbone.timm or stem, backbone, replace(row, defaults=defaults))
 
 
 def _published() -> dict[str, list[weights.Checkpoint]]:
@@ -123,12 +133,14 @@ def _published() -> dict[str, list[weights.Checkpoint]]:
     return published
 
 
-def _register(model: Model, published: Sequence[weights.Checkpoint]) -> None:
+def _register(model: Model, published: Sequence[weights.Checkpoint], starts: Mapping[str, PretrainedCfg]) -> None:
     name, entrypoint = model.name, _entrypoint(model)
-    entrypoint.__doc__ = model.describe([c.tag for c in published])
+    entrypoint.__doc__ = model.describe([f'{c.tag} ({c.row.state})' for c in published])
     cfg = model.backbone.cfg
     trained = {c.full_name: {**cfg, **c.cfg, **weights.source_fields(c)} for c in published}
-    default_cfgs.update(generate_default_cfgs({**trained, name: dict(cfg)}))
+    # the first star marks the default of timm, which is never a start
+    own = {**{f'{key}*': row for key, row in trained.items()}, f'{name}.*': dict(cfg)}
+    default_cfgs.update(generate_default_cfgs({**{f'{name}.{tag}': row for tag, row in starts.items()}, **own}))
     globals()[name] = entrypoint  # pickle and torch.hub find a function by its module and name
     if is_model(name):  # one of ours, see register
         with warnings.catch_warnings():
@@ -151,7 +163,10 @@ def _entrypoint(row: Model) -> Callable[..., nn.Module]:
         if tag is not None:
             kwargs['pretrained_cfg'] = tag
         trained_with: dict[str, Any] = {}
-        if pretrained:
+        start = from_tags.plain_tag(kwargs) if pretrained else None
+        if start is not None:
+            kwargs.update(from_tags.builder_arguments(row.name, row.plain, start, kwargs, attn_kwargs=attn_kwargs))
+        elif pretrained:
             checkpoint = weights.chosen_checkpoint(row.name, kwargs)
             # the manifest comes before a config.json on the hub, which nothing verifies
             trained_with = dict(checkpoint.model_args if checkpoint else kwargs.get('pretrained_model_args') or {})

@@ -11,10 +11,8 @@ from PIL import Image
 
 from tests.support.commands import ROOT, fail_cli, run_cli
 from timm_attn import demo, zoo
-from timm_attn.catalog import HOW
 from timm_attn.cli import main
 from timm_attn.data.fashion_mnist import FashionMNIST
-from timm_attn.weights.manifest import PATTERNS
 
 NAME = 'cifar_resnet20_simam'
 
@@ -22,16 +20,18 @@ NAME = 'cifar_resnet20_simam'
 def test_list(capsys: pytest.CaptureFixture[str]) -> None:
     lines = run_cli(capsys, 'list').splitlines()
     assert [line.split()[0] for line in lines] == zoo.names()
-    assert f'{NAME}  [fmnist bundled]' in lines and 'resnet50_bam_mul  [authors_in1k import]' in lines
-    assert set(HOW) == set(PATTERNS['kind'].split('|'))
-    assert 'resnet50_bam' in run_cli(capsys, 'list', '*_bam').splitlines()
+    assert f'{NAME}  [fmnist loads now, start from_fmnist]' in lines
+    assert 'resnet18_simam  [authors_in1k fetched unverified, start from_a1_in1k]' in lines
+    assert 'resnet18_se  [osmr_in1k fetched on first use, start from_a1_in1k]' in lines
+    assert 'resnet50_bam  [start from_a1_in1k]' in run_cli(capsys, 'list', '*_bam').splitlines()
+    assert 'cifar_resnet110_bam' in run_cli(capsys, 'list', '*_bam').splitlines()
     assert "No model matches 'x*'" in fail_cli(capsys, 'list', 'x*')
 
 
 def test_info(capsys: pytest.CaptureFixture[str]) -> None:
     text = run_cli(capsys, 'info', NAME)
     assert 'parameters: 272,474' in text and '9 x SimAM' in text and f'checkpoint {NAME}.fmnist' in text
-    assert 'SimAM(e_lambda=0.0001)' in text
+    assert 'SimAM(e_lambda=0.0001)' in text and f'weights of the plain net: {NAME}.from_fmnist' in text
     assert 'Invalid pretrained tag (zzz)' in fail_cli(capsys, 'info', f'{NAME}.zzz')
     assert 'parameters: 25,917,793' in run_cli(capsys, 'info', 'resnet50_bam')
     assert 'did you mean resnet50_simam' in fail_cli(capsys, 'info', 'resnet50_siman')
@@ -78,8 +78,8 @@ def test_demo(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: p
     text = run_cli(capsys, 'demo', '--output', tmp_path / 'demo.png')
     measured, claimed = (float(part.split()[0]) for part in text.split('top-1')[1].split('manifest:'))
     assert abs(measured - claimed) <= 0.2
-    fresh, tuned = (float(part.split()[0]) for part in text.split('top-1')[2:4])
-    assert fresh < 40 and tuned > 80
+    plain, start, fresh, tuned = (float(part.split()[0]) for part in text.split('top-1')[2:6])
+    assert plain > 90 and abs(plain - start) <= 0.2 and fresh < 40 and tuned > 80
     picture = Image.open(tmp_path / 'demo.png')
     assert picture.width > 1000 and len(picture.getcolors(1 << 20) or []) > 100
 

@@ -164,7 +164,7 @@ def failure(capsys: pytest.CaptureFixture[str], argv: str) -> str:
             'explain cifar_resnet20_siman good.png',
             "Unknown model 'cifar_resnet20_siman': did you mean cifar_resnet20_simam",
         ),
-        ('explain cifar_resnet56_se good.png', 'No pretrained weights exist for cifar_resnet56_se'),
+        ('explain cifar_resnet56_srm good.png', 'No pretrained weights exist for cifar_resnet56_srm'),
         (f'explain {SIMAM} good.png --against {PLAIN} --class 1', '--layer and --class do not go with it.'),
         (f'explain {SIMAM} good.png --against-checkpoint x', 'There is no checkpoint x.'),
         (f'explain {SIMAM}', 'one or more IMAGE must stand behind the model, but got none.'),

@@ -1,5 +1,6 @@
 """Nets for tests: without storage where shapes and keys are read only, with gates that vary where values are."""
 
+import math
 from collections.abc import Iterator
 from functools import cache
 from typing import Any
@@ -41,6 +42,23 @@ def build(name: str, **kwargs: Any) -> nn.Module:
         elif value.is_floating_point():
             value.copy_(torch.rand_like(value) + 0.5)
     return model
+
+
+def trained_like(meta: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Random weights of these keys and shapes, in float64, with which deep nets do not magnify rounding."""
+    generator, found = torch.Generator().manual_seed(0), {}
+    for key, empty in meta.items():
+        value = torch.zeros(empty.shape, dtype=torch.float64 if empty.is_floating_point() else empty.dtype)
+        if value.dim() > 1:
+            value.normal_(0, math.sqrt(2 / value[0].numel()), generator=generator)
+        elif key.endswith('running_var'):
+            value.uniform_(0.5, 1.5, generator=generator)
+        elif key.endswith('weight'):
+            value.uniform_(0.1, 0.9, generator=generator)
+        elif value.dim() == 1:
+            value.normal_(0, 0.1, generator=generator)
+        found[key] = value
+    return found
 
 
 def batches(model: nn.Module, n: int = 2, size: int = 32) -> Iterator[tuple[Tensor, Tensor]]:

@@ -1,6 +1,5 @@
 """Layouts of state dicts, and what cannot be converted. Parity with the authors' logits is in test_parity.py."""
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -72,22 +71,6 @@ def test_torchvisions_layouts() -> None:
         torch.testing.assert_close(plain(x), net(x), rtol=1e-4, atol=1e-4)
 
 
-def pytorchcv_key(key: str) -> str:
-    """timm's key of a ResNet as pytorchcv calls it."""
-    key = re.sub(r'^(conv|bn)1\.', r'features.init_block.conv.\1.', key)
-    key = re.sub(r'^fc\.', 'output.', key)
-    key = re.sub(r'^layer(\d)\.(\d+)\.', lambda m: f'features.stage{m[1]}.unit{int(m[2]) + 1}.', key)
-    key = re.sub(r'\.downsample\.([01])\.', lambda m: f'.identity_conv.{("conv", "bn")[int(m[1])]}.', key)
-    return re.sub(r'(unit\d+)\.(conv|bn)(\d)\.', r'\1.body.conv\3.\2.', key)
-
-
-def test_pytorchcvs_plain_resnets_are_refused() -> None:
-    """Their bottlenecks may have the stride in the first 1x1, which the keys do not tell."""
-    state = timm.create_model('resnet50', device='meta').state_dict()
-    with pytest.raises(ValueError, match=r'such as features\.init_block'):
-        timm_attn.convert_state_dict({pytorchcv_key(k): v for k, v in state.items()}, 'resnet50_simam')
-
-
 @pytest.mark.parametrize(
     'row, name, message',
     [
@@ -100,12 +83,12 @@ def test_pytorchcvs_plain_resnets_are_refused() -> None:
         (
             'resnet18_simam',
             'resnet18_se',
-            r'lacks layer1\.0\.se\.fc1\.weight.* keys of resnet18, resnet18_simam',
+            r'lacks layer1\.0\.se\.fc1\.weight.*timm_attn\.warm_start starts.* keys of resnet18, resnet18_simam',
         ),
         (
             'resnet50_bam_mul[pytorchcv]',
             'resnet50_bam',
-            r'such as features\.stage2\.unit1\.bam\..*These are the keys of resnet50_bam_mul',
+            r'pytorchcv\'s, which do not tell .*These are the keys of resnet50_bam_mul',
         ),
         ('resnet18_simam', 'resnet34_simam', r'lacks layer1\.2\.conv1\.weight'),
         ('resnet18_simam', 'cifar_resnet20_simam', 'keys that the model lacks, such as layer4'),

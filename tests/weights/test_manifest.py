@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from timm_attn import zoo
+from timm_attn.from_tags import PREFIX
 from timm_attn.weights import checkpoints, find_checkpoint, manifest, verified_path
 from timm_attn.weights.store import file_digest, stored_path
 
@@ -29,16 +30,14 @@ def checkpoint_of(full_name: str) -> manifest.Checkpoint:
 
 
 def test_manifest_and_registry_agree() -> None:
-    ours = timm.list_models(module='zoo', pretrained=True)
-    assert ALL and set(ours) == set(ALL) | {c.name for c in checkpoints() if c.kind == 'bundled'}
+    ours = [name for name in timm.list_models(module='zoo', pretrained=True) if f'.{PREFIX}' not in name]
+    assert ALL and set(ours) == {name for c in checkpoints() for name in (c.name, c.full_name)}
     for c in checkpoints():
         cfg = timm.get_pretrained_cfg(c.full_name, allow_unregistered=False)
-        assert (
-            cfg is not None
-            and cfg.num_classes == c.cfg['num_classes']
-            and bool(cfg.has_weights) == (c.kind == 'bundled')
-        )
-    tags = {(name, cfg) for name in zoo.names() for cfg in zoo.default_cfgs[name].cfgs if cfg}
+        assert cfg is not None and cfg.num_classes == c.cfg['num_classes'] and cfg.has_weights
+    tags = {
+        (name, cfg) for name in zoo.names() for cfg in zoo.default_cfgs[name].cfgs if cfg and not cfg.startswith(PREFIX)
+    }
     assert tags == {(c.name, c.tag) for c in checkpoints()}
     files = {p.name for p in manifest.bundled_dir().iterdir()}
     assert files == {c.file for c in checkpoints() if c.kind == 'bundled'}
@@ -94,14 +93,15 @@ def test_another_source_is_not_replaced_by_the_bundled_file(source: dict[str, st
     'name, message',
     [
         ('resnet50_srm', r'No pretrained weights exist for resnet50_srm: .*`timm-attn weights list`'),
-        ('resnet50_bam', r'for resnet50_bam: .* shows, such as resnet50_cbam, .*resnet50_bam_mul\.$'),
+        ('resnet50_bam', r'for resnet50_bam: .* shows, such as resnet50_bam_mul, .*resnet50_simam\.$'),
         ('cifar_wrn28_8_se', r'for cifar_wrn28_8_se: .* `timm-attn weights list` shows\.$'),
-        ('resnet50_srm.tag', r'Invalid pretrained tag \(tag\) for resnet50_srm: its tags are none'),
-        ('resnet50_simam', r'by .*ZjjConan/SimAM; claimed top-1 on ImageNet-1k 77.45 %.*FILE` once'),
+        ('resnet50_srm.tag', r'Invalid pretrained tag \(tag\) for resnet50_srm: its tags are from_a1_in1k, '),
+        ('cifar_wrn28_8_srm.tag', r'Invalid pretrained tag \(tag\) for cifar_wrn28_8_srm: its tags are none'),
         (
-            'resnet50_eca',
-            r'BangguWu/ECANet; .* 77.42 %; licence: MIT.*`timm-attn weights import resnet50_eca.authors_in1k`',
+            'resnet50_simam',
+            r'are not here, and HF_HUB_OFFLINE is set: .* or download https://.* and run .*FILE`',
         ),
+        ('resnet50_eca', r'`timm-attn weights import resnet50_eca.authors_in1k FILE`\.$'),
         (f'{NAME}.tag', r'Invalid pretrained tag \(tag\) for cifar_resnet20_simam: its tags are fmnist'),
     ],
 )
@@ -187,16 +187,23 @@ def test_a_damaged_manifest(content: str, tmp_path: Path) -> None:
 
 UPSTREAM: dict[str, Any] = {
     'name': 'resnet18_se', 'tag': 'x', 'kind': 'upstream', 'num_params': 1, 'cfg': {'num_classes': 10}, 'license': None,
-    'origin': {'repository': 'https://x', 'sources': [{'url': 'https://x/y'}]}, 'metrics': [],
+    'origin': {'repository': 'https://x', 'url': 'https://x/y'}, 'metrics': [],
 }  # fmt: skip
 WRONG_FIELDS: dict[str, Any] = {
     'name': [['x'], 'X', None],
-    'kind': ['other', ['upstream']],
+    'kind': ['other', ['upstream'], 'mirrored', 'timm', 'published', 'bundled'],
     'num_params': [0, 1.5, True, '1', None, float('inf')],
     'size': [-1, 1.5, float('inf'), [1]],
     'cfg': [[], 5, {}, {'num_classes': '10'}, {'num_classes': 10, 'mean': 'x'}],
     'hub': [5, {'id': 'a/b'}, {'id': 'a/b', 'revision': 'b' * 40}],
-    'origin': [5, {}, {'repository': 'x', 'sources': []}, {'repository': 'x', 'sources': [{}]}, {'repository': 1}],
+    'origin': [
+        5,
+        {},
+        {'repository': 'https://x'},
+        {'repository': 1, 'url': 'https://x/y'},
+        *({'repository': 'https://x', 'url': url} for url in ('http://x/y', 'file:///x', 5)),
+        {'repository': 'https://x', 'url': 'https://x/y', 'sha1': 'a'},
+    ],
     'model_args': [[1], 'x', {'cache_dir': 'x'}, {'attn_kwargs': 5}],
     'metrics': [5, [5], [{}], [{'dataset': 'x', 'status': 'claimed', 'top1': '77'}]],
     'training': [[1], 'x'],

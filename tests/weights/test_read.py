@@ -57,8 +57,10 @@ def test_safetensors_and_archives_of_one_file(tmp_path: Path) -> None:
     torch.save(TENSORS, tmp_path / 'x.pth')
     for path in (tmp_path / 'x.safetensors', tmp_path / 'x.pth'):
         torch.testing.assert_close(dict(opened(path)), TENSORS)
-        for name in (path.name, f'../../{path.name}', f'/etc/{path.name}'):  # the name inside is not used
-            torch.testing.assert_close(dict(opened(in_zip(path, name, path.read_bytes()))), TENSORS)
+        torch.testing.assert_close(dict(opened(in_zip(path, path.name, path.read_bytes()))), TENSORS)
+        for name in (f'../../{path.name}', f'/etc/{path.name}', f'folder/{path.name}', f'C:{path.name}'):
+            with pytest.raises(ValueError, match='but must hold one file outside of any folder'):
+                opened(in_zip(path, name, path.read_bytes()))
     assert {p.name for p in tmp_path.iterdir()} == {'x.safetensors', 'x.pth', 'x.pth.zip'}
 
 

@@ -10,7 +10,8 @@ import pytest
 import timm
 
 from timm_attn.weights import checkpoints
-from timm_attn.weights.manifest import HUB_PATTERNS, LICENSE, PACKAGE, PATTERNS, manifest_path
+from timm_attn.weights.importing import most_bytes
+from timm_attn.weights.manifest import HUB_PATTERNS, LICENSE, ORIGIN_PATTERNS, PACKAGE, PATTERNS, manifest_path
 
 SCHEMA = json.loads((PACKAGE / 'weights' / 'schema.json').read_text())
 MANIFEST = json.loads(manifest_path().read_text())
@@ -44,6 +45,7 @@ def test_the_program_checks_the_same_patterns() -> None:
     assert fields['license']['pattern'].strip('^$') == LICENSE
     hub = SCHEMA['$defs']['hub']['properties']
     assert HUB_PATTERNS == {k: hub[k]['pattern'].strip('^$') for k in HUB_PATTERNS}
+    assert set(SCHEMA['$defs']['origin']['properties']) == set(ORIGIN_PATTERNS)
 
 
 @pytest.mark.parametrize('checkpoint', checkpoints(), ids=lambda c: c.full_name)
@@ -53,6 +55,9 @@ def test_a_record_fits_its_model(checkpoint: Any) -> None:
     kernels = 'eca' in checkpoint.name and checkpoint.kind == 'upstream'  # the authors' kernel sizes are others
     assert num_params == checkpoint.num_params or (kernels and abs(num_params - checkpoint.num_params) < 50)
     assert model.num_classes == checkpoint.cfg['num_classes']
+    if checkpoint.is_converted:  # float32 values, and what an archive says of each tensor
+        least = sum(4 * value.numel() + 400 for value in model.state_dict().values())
+        assert least < most_bytes(checkpoint) == int(checkpoint.row.bytes_per_parameter * checkpoint.num_params)
 
 
 @pytest.mark.parametrize(
@@ -71,9 +76,10 @@ def test_a_record_fits_its_model(checkpoint: Any) -> None:
         lambda r: r['hub'].update(filename='../model.safetensors'),
         lambda r: r['hub'].update(filename='pytorch_model.bin'),
         lambda r: r['hub'].update(id='name'),
-        lambda r: r.update(origin={'repository': 'http://x', 'sources': [{'url': 'https://x'}]}),
-        lambda r: r.update(origin={'repository': 'https://x', 'sources': [{'url': 'file:///x'}]}),
-        lambda r: r.update(origin={'repository': 'https://x', 'sources': []}),
+        lambda r: r.update(origin={'repository': 'http://x'}),
+        lambda r: r.update(origin={'repository': 'https://x', 'url': 'file:///x'}),
+        lambda r: r.update(origin={'repository': 'https://x', 'url': 'https://x', 'sha1': 'a'}),
+        lambda r: r['hub'].pop('revision'),
         lambda r: r['metrics'][0].update(status='measured'),
         lambda r: r['metrics'][0].update(top1=101),
         lambda r: r['cfg'].update(file='x'),
@@ -83,3 +89,28 @@ def test_wrong_records(change: Callable[[Any], Any]) -> None:
     record = copy.deepcopy(PUBLISHED)
     change(record)
     assert not VALIDATOR.is_valid({**MANIFEST, 'checkpoints': [record]})
+
+
+ORIGIN = {'repository': 'https://x', 'url': 'https://x/y'}
+MIRRORED = {
+    **{key: PUBLISHED[key] for key in ('name', 'tag', 'num_params', 'license', 'cfg', 'metrics')},
+    'kind': 'mirrored',
+    'origin': {**ORIGIN, 'sha1': 'a' * 40},
+}
+
+
+@pytest.mark.parametrize(
+    'change, valid',
+    [
+        ({}, True),
+        ({'origin': ORIGIN}, False),
+        ({'size': 1}, False),
+        ({'kind': 'upstream'}, False),
+        ({'kind': 'upstream', 'origin': ORIGIN}, True),
+        ({'kind': 'timm', 'origin': {'repository': 'https://x'}}, False),
+        ({'kind': 'timm', 'origin': {'repository': 'https://x'}, 'hub': {'id': 'a/b', 'filename': 'x.bin'}}, False),
+        ({'kind': 'timm', 'origin': {'repository': 'https://x'}, 'hub': PUBLISHED['hub']}, True),
+    ],
+)
+def test_records_of_files_that_are_converted(change: dict[str, Any], valid: bool) -> None:
+    assert VALIDATOR.is_valid({**MANIFEST, 'checkpoints': [{**MIRRORED, **change}]}) is valid

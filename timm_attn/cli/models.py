@@ -8,7 +8,7 @@ from timm_attn.cli.parser import Commands, add_command, add_output
 
 def add_commands(commands: Commands) -> None:
     """Adds the parsers; only a command that runs imports more than argparse."""
-    what = 'the models, with the tags of their checkpoints: bundled, fetched on first use, or to import first'
+    what = 'the models, with the tags of their checkpoints and whether they are here, fetched or unverified'
     command = add_command(commands, 'list', _list, what, example="'*_simam'")
     command.add_argument('pattern', nargs='?', default='*', help='a glob; default: all')
 

@@ -1,8 +1,7 @@
-"""The commands `timm-attn weights ...`: list, verify, path, remove, import, publish."""
+"""The commands `timm-attn weights ...`: list, fetch, verify, path, remove, import, publish."""
 
 import argparse
 import ast
-import datetime
 import json
 from pathlib import Path
 from typing import Any
@@ -12,10 +11,15 @@ from timm_attn.cli.parser import Commands, add_command, add_ema, add_output
 
 def add_commands(commands: Commands) -> None:
     """Adds the parsers; only a command that runs imports more than argparse."""
-    parser = commands.add_parser('weights', help='checkpoints: list, verify, path, remove, import, publish')
+    parser = commands.add_parser('weights', help='checkpoints: list, fetch, verify, path, remove, import, publish')
     commands = parser.add_subparsers(metavar='COMMAND', required=True)
 
     add_command(commands, 'list', _list, "the manifest's checkpoints, and which are here", example='')
+
+    what = 'download weights ahead of time; exit status 1 if any cannot be had'
+    command = add_command(commands, 'fetch', _fetch, what, example='resnet50_cbam resnet50_simam.authors_in1k')
+    command.add_argument('names', nargs='*', metavar='NAME', help='NAME or NAME.TAG')
+    command.add_argument('--all', action='store_true', help='every checkpoint of the manifest')
 
     what = 'hash every file that is here again; exit status 1 on any mismatch'
     add_command(commands, 'verify', _verify, what, example='')
@@ -27,10 +31,10 @@ def add_commands(commands: Commands) -> None:
         command = add_command(commands, name, run, what, example='cifar_resnet20_simam.fmnist')
         command.add_argument('name', help='NAME or NAME.TAG')
 
-    what = "convert a checkpoint of the authors' and keep it"
+    what = 'convert a downloaded checkpoint of others and keep it'
     command = add_command(commands, 'import', _import, what, example='resnet50_simam.authors_in1k FILE')
     command.add_argument('name', help='NAME or NAME.TAG')
-    command.add_argument('file', nargs='?', type=Path, help='the downloaded file; fetched if its address allows it')
+    command.add_argument('file', nargs='?', type=Path, help='the downloaded file; default: fetched')
 
     what = 'upload a checkpoint to the Hugging Face Hub and print its record'
     example = 'OUT/last.pth.tar --model cifar_resnet20_simam --repo ORG/NAME --tag mine --dry-run'
@@ -45,11 +49,15 @@ def add_commands(commands: Commands) -> None:
     command.add_argument(
         '--attn-kwargs', nargs='+', action='extend', type=_option, metavar='K=V', help='unless the file has them'
     )
-    command.add_argument('--recipe', default='', help='the recipe that trained it: a name or a YAML file')
-    command.add_argument('--dataset', help='what --top1 is on')
-    command.add_argument('--split', default='validation')
+    what = (
+        "the recipe that trained it, a name or a YAML file; default: that of the run, where it is `timm-attn train`'s"
+    )
+    command.add_argument('--recipe', default='', help=what)
+    command.add_argument('--dataset', help="what the accuracy is on; default: the run's, where its recipe names one")
+    command.add_argument('--split', help="default: the run's, or validation")
     command.add_argument('--images', type=int)
-    command.add_argument('--top1', type=float, metavar='PERCENT')
+    what = "default: of the run's last epoch, with --top5, where it is `timm-attn train`'s"
+    command.add_argument('--top1', type=float, metavar='PERCENT', help=what)
     command.add_argument('--top5', type=float, metavar='PERCENT')
     command.add_argument('--command', help='that measured them; without it they are called claimed')
     command.add_argument('--private', action='store_true')
@@ -70,6 +78,15 @@ def _list(args: argparse.Namespace) -> None:
     from timm_attn.weights.inventory import listing
 
     print('\n'.join(listing()))
+
+
+def _fetch(args: argparse.Namespace) -> None:
+    from timm_attn.weights.inventory import fetch
+
+    if args.all == bool(args.names):
+        raise ValueError('Name the checkpoints to fetch, or say --all.')
+    for line in fetch(args.names):
+        print(line, flush=True)
 
 
 def _verify(args: argparse.Namespace) -> None:
@@ -97,13 +114,16 @@ def _import(args: argparse.Namespace) -> None:
 
 
 def _publish(args: argparse.Namespace) -> None:
+    from timm_attn.training.outcome import RECIPE, outcome
     from timm_attn.training.recipe import load_recipe
-    from timm_attn.weights.publish import manifest_row, prepare, push
+    from timm_attn.weights.publish import manifest_row, metric_rows, prepare, push
     from timm_attn.weights.trained import model_in, read_training_file
 
-    row = {key: getattr(args, key) for key in ('dataset', 'split', 'images', 'top1', 'top5', 'command')}
-    row = {'date': datetime.date.today().isoformat()} | {k: v for k, v in row.items() if v is not None}
-    name = args.model or model_in(read_training_file(args.checkpoint), args.checkpoint)
+    content = read_training_file(args.checkpoint)
+    run = outcome(args.checkpoint, content, args.ema)
+    given = {key: getattr(args, key) for key in ('dataset', 'split', 'images', 'top1', 'top5', 'command')}
+    given = {key: value for key, value in given.items() if value is not None}
+    name = args.model or model_in(content, args.checkpoint)
     folder = args.output or Path(f'{name}.{args.tag}')
     record = prepare(
         args.checkpoint,
@@ -114,9 +134,10 @@ def _publish(args: argparse.Namespace) -> None:
         license=args.license,
         ema=args.ema,
         attn_kwargs=dict(args.attn_kwargs or ()),
-        recipe=args.recipe,
+        recipe=args.recipe or (RECIPE if run else ''),
+        recipe_yaml=run.recipe if run and not args.recipe else '',
         settings=vars(load_recipe(args.recipe)) if args.recipe else {},
-        metrics=[{**row, 'status': 'measured' if args.command else 'claimed'}] if args.top1 is not None else [],
+        metrics=metric_rows(given, run.metric if run else None),
     )
     if not args.dry_run:
         record = push(record, folder, args.repo, args.private)

@@ -2,6 +2,7 @@
 
 import re
 import reprlib
+import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -11,7 +12,8 @@ from torch import Tensor, nn
 
 from timm_attn.attach import attention_layers
 from timm_attn.attention import ATTENTION
-from timm_attn.weights.layouts import LAYOUTS
+from timm_attn.weights.layouts import LAYOUTS, Rule
+from timm_attn.weights.pytorchcv import NETS, is_of_pytorchcv
 
 # What training scripts wrap a state dict in, and what data-parallel and compiled models prefix its keys with.
 AVERAGED = ('state_dict_ema', 'model_ema')
@@ -25,10 +27,11 @@ _COUNTERS = re.compile(r'(^|\.)total_(ops|params)$')  # thop leaves these buffer
 def convert_state_dict(state_dict: Mapping[str, Any], model_name: str, **model_args: Any) -> dict[str, Tensor]:
     """A state dict in any of the known layouts, with keys that load strictly into `timm.create_model(model_name)`.
 
-    Known are the layouts of the SimAM, ECANet and attention-module (BAM, CBAM) repositories, of pytorchcv's copies of
-    the latter, of torchvision and of timm, with or without a training script's wrapper dict and `module.`
-    prefixes; thop's counters are dropped. The numbers of classes and of input channels are the file's. The sizes of
-    attention layers are options (kernel_size, reduction): the model checks them when it loads.
+    Known are the layouts of the SimAM, ECANet and attention-module (BAM, CBAM) repositories, of torchvision, of timm,
+    and of those nets of pytorchcv that are exactly ours, with or without a training script's wrapper dict and
+    `module.` prefixes; thop's counters are dropped. The numbers of classes and of input channels are the file's. The
+    sizes of attention layers are options (kernel_size, reduction): the model checks them when it loads. A file that
+    may be of another net of pytorchcv with the same keys is taken with a warning that names it.
 
     Args:
         model_args: other arguments of the model, such as attn_kwargs=dict(bias=True), which adds keys.
@@ -39,24 +42,84 @@ def convert_state_dict(state_dict: Mapping[str, Any], model_name: str, **model_a
             are of another kind than the model's (integers for floats), or not finite.
         TypeError: the model does not take model_args.
     """
+    tensors = converted(state_dict, model_name, model_args)
+    net = NETS.get(model_name)
+    if net and net.twin and is_of_pytorchcv(_without_prefixes(_unwrap(state_dict))):
+        warnings.warn(
+            f"The state dict is taken for pytorchcv's {net.name}: its keys and shapes are also those of {net.twin}, "
+            f'which computes something else.',
+            stacklevel=2,
+        )
+    return tensors
+
+
+def converted(state_dict: Mapping[str, Any], model_name: str, model_args: Mapping[str, Any]) -> dict[str, Tensor]:
+    """As convert_state_dict, for a file that is known by its digest: without the warning of what keys do not tell."""
     if not timm.is_model(model_name):
         raise ValueError(f'Unknown model {model_name!r}: timm.list_models() shows the names.')
     tensors = _without_prefixes(_unwrap(state_dict))
     tensors = {k: v for k, v in tensors.items() if not _COUNTERS.search(k)}
-    rules = [rule for sign, rules in LAYOUTS if any(re.search(sign, k) for k in tensors) for rule in rules]
+    try:
+        return _fitted(tensors, model_name, model_args)
+    except _Misfit as misfit:
+        fits = [n for n in siblings(model_name) if timm.is_model(n) and _fits(tensors, n)]
+        hint = f' These are the keys of {", ".join(fits)}.' if fits else ''
+        raise ValueError(f'The state dict does not fit {model_name}: {misfit}.{hint}') from None
+
+
+class _Misfit(ValueError):
+    """Why tensors do not fit a model, in the file's own keys."""
+
+
+def _fits(tensors: Mapping[str, Tensor], model_name: str) -> bool:
+    try:
+        _fitted(tensors, model_name, {})
+    except ValueError:
+        return False
+    return True
+
+
+def _fitted(tensors: Mapping[str, Tensor], model_name: str, model_args: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The tensors by the model's keys.
+
+    Raises:
+        _Misfit: they do not fit it.
+        ValueError: two of them have one key.
+    """
+    rules = _rules(tensors, model_name)
     renamed = _distinct((_rename(k, rules), (k, v)) for k, v in tensors.items())
     for key in [k for k in renamed if k.endswith('.running_var')]:  # files of torch < 0.4.1 count no batches
         renamed.setdefault(key.replace('running_var', 'num_batches_tracked'), (key, torch.tensor(0)))
     model = _empty_model(renamed, model_name, model_args)
-    complaint = _complaint(renamed, model)
-    if complaint:
-        fits = [
-            n for n in siblings(model_name) if timm.is_model(n) if not _complaint(renamed, _empty_model(renamed, n, {}))
-        ]
-        hint = f' These are the keys of {", ".join(fits)}.' if fits else ''
-        raise ValueError(f'The state dict does not fit {model_name}: {complaint}.{hint}')
     slots = _slots(model)
-    return {_resolve(key, slots): value for key, (_, value) in renamed.items()}
+    given = _distinct((_resolve(key, slots), row) for key, row in renamed.items())
+    complaint = _complaint(given, model)
+    if complaint:
+        raise _Misfit(complaint)
+    wanted = model.state_dict()
+    return {key: _as_linear(value, wanted[key]) for key, (_, value) in given.items()}
+
+
+def _rules(tensors: Mapping[str, Tensor], model_name: str) -> list[Rule]:
+    """The rules of every layout that the keys show.
+
+    Raises:
+        _Misfit: they are pytorchcv's, but no net of its has this name here.
+    """
+    if not is_of_pytorchcv(tensors):
+        return [rule for sign, rules in LAYOUTS if any(re.search(sign, k) for k in tensors) for rule in rules]
+    if model_name not in NETS:
+        raise _Misfit(
+            f"its keys, such as {short(next(iter(tensors)))}, are pytorchcv's, which do not tell where a net has its "
+            f'strides and are taken only as {", ".join(NETS)}'
+        )
+    return list(NETS[model_name].rules)
+
+
+def _as_linear(value: Tensor, target: Tensor) -> Tensor:
+    """The weight of a 1x1 convolution, (O, I, 1, 1), as (O, I) where the model has a linear layer (SE)."""
+    is_1x1 = value.dim() == 4 and value.shape[2:] == (1, 1)
+    return value.flatten(1) if is_1x1 and target.dim() == 2 else value
 
 
 def _distinct(rows: Iterable[tuple[str, tuple[str, Tensor]]]) -> dict[str, tuple[str, Tensor]]:
@@ -104,24 +167,24 @@ def _without_prefixes(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return tensors
 
 
-def _rename(key: str, rules: Iterable[tuple[str, str]]) -> str:
+def _rename(key: str, rules: Iterable[Rule]) -> str:
     for pattern, replacement in rules:
         key = re.sub(pattern, replacement, key)
     return key
 
 
-def _complaint(renamed: Mapping[str, tuple[str, Tensor]], model: nn.Module) -> str:
-    """Why the renamed tensors do not fit the model, in the file's own keys; '' if they fit."""
-    slots = _slots(model)
-    given = _distinct((_resolve(key, slots), row) for key, row in renamed.items())
+def _complaint(given: Mapping[str, tuple[str, Tensor]], model: nn.Module) -> str:
+    """Why tensors, by the model's keys, do not fit it, in the file's own keys; '' if they fit."""
     wanted = model.state_dict()
     unknown = [source for key, (source, _) in given.items() if key not in wanted]
     if unknown:
         return f'it has keys that the model lacks, such as {", ".join(map(short, unknown[:3]))}'
     missing = [key for key in wanted if key not in given]
-    if missing:
-        return f'it lacks {", ".join(missing[:3])}'
     layers = tuple(f'{path}.' for path in attention_layers(model))
+    if missing:
+        are_plain = all(key.startswith(layers) for key in missing) if layers else False
+        hint = ' (a net without attention: timm_attn.warm_start starts from its weights)' if are_plain else ''
+        return f'it lacks {", ".join(missing[:3])}{hint}'
     for key, target in wanted.items():
         source, value = given[key]
         if value.shape != target.shape and not key.startswith(layers):

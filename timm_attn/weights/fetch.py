@@ -2,8 +2,8 @@
 
 import hashlib
 import http.client
-import importlib
-import re
+import logging
+import os
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
@@ -12,13 +12,17 @@ from pathlib import Path
 from typing import IO, Any, BinaryIO
 from urllib.parse import urlsplit
 
-from huggingface_hub import constants, get_token
+from huggingface_hub import constants
 from tqdm import tqdm
 
 from timm_attn.files import replacing
-from timm_attn.weights.manifest import Checkpoint
-from timm_attn.weights.store import cannot_write, sweep_store
+from timm_attn.weights.deadline import within
+from timm_attn.weights.manifest import Checkpoint, checkpoints_of
+from timm_attn.weights.store import cannot_write
 
+_logger = logging.getLogger(__name__)
+
+ANSWER_S = 8  # how long a server may be silent, before its first byte and between two
 _PIECE = 1 << 20
 
 # What the Hub's X-Error-Code, or else the HTTP status, means.
@@ -33,70 +37,36 @@ _MEANINGS: Mapping[str | int, str] = {
 }
 
 
-def fetch_published(checkpoint: Checkpoint, target: Path, why: str) -> None:
-    """Downloads a published checkpoint's pinned file to `target`; `why` it is needed goes into the message.
+def verified_only() -> bool:
+    """Whether the user refuses downloads whose bytes no record knows."""
+    return os.environ.get('TIMM_ATTN_VERIFIED_ONLY', '0') not in ('', '0')
+
+
+def permit_fetch(checkpoint: Checkpoint, why: str) -> None:
+    """Passes if a checkpoint's weights may be downloaded, with a warning where their bytes are unknown.
+
+    Args:
+        why: they are needed, for the message.
 
     Raises:
-        RuntimeError: offline, no answer, an HTTP error, or bytes that are not the published ones.
-        OSError: the file cannot be written.
+        RuntimeError: HF_HUB_OFFLINE is set, or TIMM_ATTN_VERIFIED_ONLY and the record has no digest.
     """
-    assert checkpoint.hub is not None and checkpoint.size is not None and checkpoint.sha256 is not None
-    hub = checkpoint.hub
-    url = f'{constants.ENDPOINT}/{hub["id"]}/resolve/{hub["revision"]}/{hub["filename"]}'
+    name = checkpoint.full_name
     if constants.HF_HUB_OFFLINE:
         raise RuntimeError(
-            f'The weights of {checkpoint.full_name} {why}, and HF_HUB_OFFLINE is set: unset it once, or set '
-            f'TIMM_ATTN_HOME to a folder that has {target.name}.'
+            f'The weights of {name} {why}, and HF_HUB_OFFLINE is set: unset it once, or {checkpoint.by_hand}.'
         )
-    download(url, target, checkpoint.full_name, size=checkpoint.size, sha256=checkpoint.sha256, token=get_token())
-    sweep_store(checkpoint, target.parent)
-
-
-def on_drive(url: str) -> bool:
-    """Whether a URL is a file on Google Drive, which sends a page of confirmation first."""
-    return re.match(r'https://drive\.google\.com/(open|uc)\?id=', url) is not None
-
-
-def fetchable(checkpoint: Checkpoint) -> list[Mapping[str, str]]:
-    """The sources of an upstream checkpoint that are files; the others are pages for a browser."""
-    files = ('.zip', '.pth', '.tar', '.safetensors')
-    return [row for row in checkpoint.origin['sources'] if on_drive(row['url']) or row['url'].endswith(files)]
-
-
-def fetch_upstream(checkpoint: Checkpoint, target: Path, limit: int) -> str | None:
-    """Downloads the authors' file from the first source that is one; the sha1 it must have, where that is known.
-
-    Raises:
-        RuntimeError: there is no such source, or it does not give the file.
-    """
-    sources = fetchable(checkpoint)
-    if not sources:
-        pages = ', '.join(row['url'] for row in checkpoint.origin['sources'])
+    if checkpoint.row.is_verified:
+        return
+    whose = f'{checkpoint.origin["repository"]}, licence: {checkpoint.license or "none named"}'
+    if verified_only():
+        others = [c.full_name for c in checkpoints_of(checkpoint.name) if c.row.is_verified]
+        instead = f', or take {" or ".join(others)}' if others else ''
         raise RuntimeError(
-            f'{checkpoint.full_name} has no address that can be fetched: download it in a browser from {pages}, then '
-            f'run `timm-attn weights import {checkpoint.full_name} FILE`.'
+            f'The weights of {name} ({whose}) have no known digest, and TIMM_ATTN_VERIFIED_ONLY is set: unset '
+            f'it{instead}.'
         )
-    url = sources[0]['url']
-    if on_drive(url):
-        _fetch_from_drive(checkpoint, url, target)
-    else:
-        download(url, target, checkpoint.full_name, limit=limit)
-    return sources[0].get('sha1')
-
-
-def _fetch_from_drive(checkpoint: Checkpoint, url: str, target: Path) -> None:
-    name = checkpoint.full_name
-    by_hand = f'download {url} in a browser and run `timm-attn weights import {name} FILE`'
-    try:
-        gdown: Any = importlib.import_module('gdown')
-    except ModuleNotFoundError as error:
-        raise RuntimeError(f'{name} is on Google Drive: pip install "timm-attn[drive]", or {by_hand}.') from error
-    try:
-        given = gdown.download(url=url, output=str(target))
-    except Exception as error:  # gdown and requests raise exceptions of many kinds
-        raise RuntimeError(f'Google Drive did not give {name} ({" ".join(str(error).split())}): {by_hand}.') from error
-    if given is None:
-        raise RuntimeError(f'Google Drive did not give {name}: {by_hand}.')
+    _logger.warning(f'The weights of {name} ({whose}) are fetched unverified: no digest of them is known.')
 
 
 def download(
@@ -126,12 +96,14 @@ def download(
     digest = hashlib.sha256()
     try:
         with _open(request) as response, replacing(target) as file:
+            if 'text/html' in response.headers.get('Content-Type', ''):
+                raise RuntimeError('the server sent an HTML page instead')
             received = _copy(response, file, digest, size or limit, title)
             if size is not None and received != size:
-                raise RuntimeError(f'it has {received:,} bytes instead of {size:,}{_html(response)}')
+                raise RuntimeError(f'it has {received:,} bytes instead of {size:,}')
             found = digest.hexdigest()
             if sha256 is not None and found != sha256:
-                raise RuntimeError(f'it has sha256 {found[:16]}... instead of {sha256[:16]}...{_html(response)}')
+                raise RuntimeError(f'it has sha256 {found[:16]}... instead of {sha256[:16]}...')
     except urllib.error.HTTPError as error:
         meaning = _meaning(error, bool(token))
         raise RuntimeError(f'{title} could not be fetched from {url}: HTTP {error.code}, {meaning}.') from error
@@ -153,19 +125,21 @@ def _meaning(error: urllib.error.HTTPError, token: bool) -> str:
 
 
 def _open(request: urllib.request.Request) -> Any:
-    with _connection():
-        return urllib.request.build_opener(Redirects).open(request, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT)
+    seconds = min(ANSWER_S, constants.HF_HUB_DOWNLOAD_TIMEOUT)
+    opener = urllib.request.build_opener(Redirects)
+    with _connection():  # a name's lookup has no limit, and each address of a host has its own
+        return within(ANSWER_S, lambda: opener.open(request, timeout=seconds))
 
 
 def _copy(response: Any, file: BinaryIO, digest: Any, most: int | None, title: str) -> int:
-    """Copies the body; the number of bytes. Raises RuntimeError beyond `most` bytes."""
+    """Copies the body; the number of bytes. Raises RuntimeError beyond `most` bytes, announced or received."""
     received = 0
     announced = response.length or 0
     with tqdm(total=announced or most, unit='B', unit_scale=True, desc=title, disable=None) as bar:
         while piece := _read(response):
             received += len(piece)
-            if most is not None and received > most:
-                raise RuntimeError(f'it has more than the {most:,} bytes expected{_html(response)}')
+            if most is not None and max(received, announced) > most:
+                raise RuntimeError(f'it has more than the {most:,} bytes expected')
             file.write(piece)
             digest.update(piece)
             bar.update(len(piece))
@@ -189,11 +163,6 @@ def _connection() -> Iterator[None]:
         raise
     except OSError as error:
         raise urllib.error.URLError(error) from error
-
-
-def _html(response: Any) -> str:
-    """A hint where the server sent a page instead of a file, as Google Drive does to ask for a confirmation."""
-    return ' (the server sent an HTML page)' if 'text/html' in response.headers.get('Content-Type', '') else ''
 
 
 class Redirects(urllib.request.HTTPRedirectHandler):

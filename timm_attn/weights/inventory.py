@@ -1,16 +1,16 @@
-"""The local files of the manifest's checkpoints: for `timm-attn weights list`, `verify`, `path` and `remove`."""
+"""The local files of the manifest's checkpoints: for `timm-attn weights list`, `verify`, `fetch`, `path`, `remove`."""
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from timm_attn.weights.hub import cached
 from timm_attn.weights.manifest import Checkpoint, checkpoints, find_full_name
 from timm_attn.weights.store import record_path, stored, stored_files, stored_path, sweep_store
 from timm_attn.weights.verify import damage, verified_path
 
-_ABSENT = {'bundled': 'missing', 'published': 'not fetched', 'upstream': 'not imported'}
-
 
 def is_present(checkpoint: Checkpoint, folder: str | Path | None = None) -> bool:
-    """Whether the checkpoint has a local file, or the note of an import."""
+    """Whether the checkpoint has a file in the store, or the note of one."""
     if record_path(checkpoint, folder).exists():
         return True
     path = stored_path(checkpoint, folder)
@@ -18,16 +18,16 @@ def is_present(checkpoint: Checkpoint, folder: str | Path | None = None) -> bool
 
 
 def listing(folder: str | Path | None = None) -> list[str]:
-    """One line per checkpoint: name, kind, where it is or why not, accuracy."""
+    """One line per checkpoint: name, what `pretrained=True` does the first time, accuracy, and where its file is."""
     lines = []
     for checkpoint in checkpoints():
         try:
-            path = stored_path(checkpoint, folder)
-            here = str(path) if path is not None and path.exists() else _ABSENT[checkpoint.kind]
+            path = stored_path(checkpoint, folder) or cached(checkpoint, folder)
+            here = str(path) if path is not None and path.exists() else 'not here'
         except (RuntimeError, OSError) as error:  # one bad checkpoint does not hide the others
             here = str(error)
         top1 = ', '.join(f'{m["top1"]:.2f} % {m["dataset"]} ({m["status"]})' for m in checkpoint.metrics[:1])
-        lines.append(f'{checkpoint.full_name}  {checkpoint.kind}  {top1}  {here}')
+        lines.append(f'{checkpoint.full_name}  {checkpoint.row.state}  {top1}  {here}')
     return lines
 
 
@@ -65,21 +65,38 @@ def path_of(full_name: str, folder: str | Path | None = None) -> Path:
     return verified_path(find_full_name(full_name), folder)
 
 
-def remove(full_name: str, folder: str | Path | None = None) -> list[Path]:
-    """Deletes every local file of a published or imported checkpoint; the paths they had.
+def fetch(full_names: Sequence[str], folder: str | Path | None = None) -> Iterator[str]:
+    """One line per checkpoint as soon as its file is here; all of the manifest where no name is given.
 
     Raises:
-        ValueError: it is bundled, or it is not here.
+        RuntimeError: at the end, with a sentence for each that could not be fetched.
+    """
+    failures = []
+    for full_name in full_names or [c.full_name for c in checkpoints()]:
+        try:
+            checkpoint = find_full_name(full_name)
+            yield f'{checkpoint.full_name}: {verified_path(checkpoint, folder)}'
+        except (RuntimeError, OSError) as error:  # one failure stops no other download
+            failures.append(str(error))
+    if failures:
+        raise RuntimeError('\n'.join(failures))
+
+
+def remove(full_name: str, folder: str | Path | None = None) -> list[Path]:
+    """Deletes every file of a checkpoint in the store; the paths they had.
+
+    Raises:
+        ValueError: it is kept elsewhere, or it is not here.
         OSError: a file cannot be deleted.
     """
     checkpoint = find_full_name(full_name)
-    if checkpoint.kind == 'bundled':
-        raise ValueError(f'{checkpoint.full_name} is a part of the package: it goes with `pip uninstall timm-attn`.')
+    if checkpoint.row.kept_by:
+        raise ValueError(f'{checkpoint.full_name} {checkpoint.row.kept_by}.')
     note = record_path(checkpoint, folder)
     files = stored_files(checkpoint, folder)
     if not files and not note.exists():
         raise ValueError(f'{checkpoint.full_name} is not here: nothing to remove.')
-    # the note last: if two processes import and remove at once, no note is left without its file
+    # the note last: if two processes convert and remove at once, no note is left without its file
     for path in (*files, note):
         path.unlink(missing_ok=True)
     sweep_store(checkpoint, folder)

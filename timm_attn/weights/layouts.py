@@ -1,6 +1,7 @@
-"""The layouts of state dicts: what the keys of the authors' repositories, torchvision and pytorchcv become in ours."""
+"""The layouts of state dicts: what the keys of the authors' repositories and of torchvision become in ours."""
 
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 
 # timm's place of the i-th block of torchvision's MobileNetV2, features.{i}
 _MOBILENETV2_DEPTHS = (1, 2, 3, 4, 3, 3, 1)
@@ -34,30 +35,11 @@ def _mobilenetv2_rules() -> Iterator[tuple[str, str]]:
 # timm's place of the i-th block of the SimAM repository's MobileNetV2 for CIFAR, layers.{i}
 _CIFAR_MOBILENETV2_RULES = tuple((rf'^layers\.{i - 1}\.', f'{block}.') for i, block in _MOBILENETV2_BLOCKS.items())
 
-_LONGEST_STAGE = 36  # of ResNet-152, in blocks
-
-
-def _pytorchcv_rules() -> Iterator[tuple[str, str]]:
-    """Rules for pytorchcv's ResNets with BAM and CBAM. It counts from 1, and its BAM opens the stage that follows ours.
-
-    Its plain ResNets are refused: keys do not tell whether a bottleneck has its stride in the 3x3, as ours do, or in
-    the first 1x1.
-    """
-    yield r'^features\.init_block\.conv\.(conv|bn)\.', r'\g<1>1.'
-    yield r'^output\.', 'fc.'
-    for stage in (1, 2, 3):
-        yield rf'^features\.stage{stage + 1}\.unit1\.bam\.', f'layer{stage}.@.'
-    for block in range(_LONGEST_STAGE):
-        yield rf'^features\.stage(\d)\.unit{block + 1}\.', rf'layer\g<1>.{block}.'
-    yield r'\.res_unit\.', '.'
-    yield r'\.body\.conv(\d)\.(conv|bn)\.', r'.\g<2>\g<1>.'
-    yield r'\.identity_conv\.conv\.', '.downsample.0.'
-    yield r'\.identity_conv\.bn\.', '.downsample.1.'
-
+# A pattern and its replacement, where '@' stands for the attention of a block or a stage, whatever its slot is called.
+Rule = tuple[str, str | Callable[[re.Match[str]], str]]
+Rules = tuple[Rule, ...]
 
 # (what a key of the layout looks like, its rules). The rules of every layout that has such a key are applied in turn.
-# In the replacements '@' stands for the attention of a block or a stage, whatever its slot is called in our net.
-Rules = tuple[tuple[str, str], ...]
 LAYOUTS: tuple[tuple[str, Rules], ...] = (
     # SimAM repository: conv = Sequential(conv, attention), or the last norm = Sequential(norm, attention)
     (r'\.(conv|bn)[23]\.0\.', ((r'\.(conv|bn)([23])\.0\.', r'.\1\2.'), (r'\.(conv|bn)[23]\.1\.', '.@.'))),
@@ -82,7 +64,6 @@ LAYOUTS: tuple[tuple[str, Rules], ...] = (
     # ECANet and attention-module: the attention is a child of the block, BAM of the net
     (r'\.(eca|cbam)\.|^bam1\.', ((r'\.(eca|cbam)\.', '.@.'), (r'^bam(\d)\.', r'layer\1.@.'))),
     (r'^features\.0\.0\.', tuple(_mobilenetv2_rules())),
-    (r'^features\.stage\d\.unit\d+\.(bam\.|.*\.ch_gate\.)', tuple(_pytorchcv_rules())),
     # inside the layers
     (r'\.fc\.0\.', ((r'@\.fc\.0\.', '@.fc1.'), (r'@\.fc\.2\.', '@.fc2.'))),
     (
@@ -103,21 +84,6 @@ LAYOUTS: tuple[tuple[str, Rules], ...] = (
             (r'@\.spatial_att\.gate_s\.gate_s_(conv|bn)_di_0\.', r'@.spatial.\g<1>1.'),
             (r'@\.spatial_att\.gate_s\.gate_s_(conv|bn)_di_1\.', r'@.spatial.\g<1>2.'),
             (r'@\.spatial_att\.gate_s\.gate_s_conv_final\.', '@.spatial.conv3.'),
-        ),
-    ),
-    (
-        r'\.ch_gate\.',
-        ((r'@\.ch_gate\.mlp\.', '@.channel.'), (r'@\.sp_gate\.conv\.', '@.spatial.')),
-    ),
-    (
-        r'\.ch_att\.',
-        (
-            (r'@\.ch_att\.init_fc\.fc\.', '@.channel.fc1.'),
-            (r'@\.ch_att\.init_fc\.bn\.', '@.channel.bn1.'),
-            (r'@\.ch_att\.final_fc\.', '@.channel.fc2.'),
-            (r'@\.sp_att\.init_conv\.(conv|bn)\.', r'@.spatial.\g<1>0.'),
-            (r'@\.sp_att\.dil_convs\.conv(\d)\.(conv|bn)\.', r'@.spatial.\g<2>\g<1>.'),
-            (r'@\.sp_att\.final_conv\.', '@.spatial.conv3.'),
         ),
     ),
 )

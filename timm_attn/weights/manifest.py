@@ -8,7 +8,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import timm
+from timm.models import get_arch_pretrained_cfgs
+
 from timm_attn.weights.convert import siblings
+from timm_attn.weights.kinds import KINDS, Kind
 from timm_attn.weights.metadata import input_metadata, model_metadata
 
 PACKAGE = Path(__file__).resolve().parent.parent
@@ -19,7 +23,7 @@ MANIFEST = 'weights_manifest.json'
 PATTERNS = {
     'name': r'[a-z0-9_]+',
     'tag': r'[a-z0-9_]+',
-    'kind': r'bundled|published|upstream',
+    'kind': '|'.join(KINDS),
     'file': r'[a-z0-9_]+\.[a-z0-9_]+\.safetensors',
     'sha256': r'[0-9a-f]{64}',
 }
@@ -28,20 +32,21 @@ HUB_PATTERNS = {
     'revision': r'[0-9a-f]{40}',
     'filename': r'[\w-][\w.-]*\.safetensors',
 }
+ORIGIN_PATTERNS = {'repository': r'https://\S+', 'url': r'https://\S+', 'sha1': r'[0-9a-f]{40}'}
 LICENSE = r'[A-Za-z0-9.+-]+'  # SPDX
 # The types of the other fields that this package reads: a type, the fields of an object, or the items of a list.
 SHAPES: Mapping[str, Any] = {
     'num_params': int,
     'size': int,
     'cfg': {'num_classes': int},
-    'hub': dict.fromkeys(HUB_PATTERNS, str),
+    'hub': {'id': str, 'filename': str},
     'model_args': {},
-    'origin': {'repository': str, 'sources': [{'url': str}]},
+    'origin': {'repository': str},
     'metrics': [{'dataset': str, 'top1': (int, float), 'status': str}],
     'training': {},
 }
-# The fields that a record of a kind must have.
-REQUIRED = {'bundled': ('file', 'size', 'sha256'), 'published': ('hub', 'size', 'sha256'), 'upstream': ('origin',)}
+# A name's default is of the first data set here that it has weights of, unless it has bundled ones.
+DATA = ('ImageNet-1k', 'CIFAR-10')
 
 
 @dataclass(frozen=True)
@@ -50,16 +55,16 @@ class Checkpoint:
 
     Args:
         name, tag: `timm.create_model('{name}.{tag}', pretrained=True)`.
-        kind: 'bundled', a file of the package; 'published', a file of a Hugging Face Hub repository; 'upstream', a
-            file of the authors' that the user imports once.
+        kind: of KINDS.
         num_params: trainable parameters.
         cfg: fields of timm's pretrained cfg (input_size, mean, std, num_classes, label_names, ...).
         license: SPDX, or None where the authors name none.
-        size, sha256: of the file, in bytes and hex; None for an upstream one, which the import measures.
+        size, sha256: of the file, in bytes and hex; None where it is converted from another, and then measured.
         file: the name of a bundled file in weights/bundled.
-        hub: id, revision (a commit) and filename of a published file.
+        hub: id, revision (a commit) and filename of a file on the Hugging Face Hub.
         model_args: arguments that the net was trained with, such as attn_kwargs; loading the tag applies them.
-        origin: repository, page, and sources: rows of url, and sha1 where it is known. For an upstream file.
+        origin: repository, and the url of a file that is converted: an archive of one file, the file itself, or a
+            folder on Google Drive that has it; sha1 of that one file, where it is known.
         metrics: rows of dataset, split, images, top1 (%), top5, status ('measured' or 'claimed'), command, date.
         training: recipe, command, seed, epochs, date, hardware.
     """
@@ -83,6 +88,20 @@ class Checkpoint:
     def full_name(self) -> str:
         return f'{self.name}.{self.tag}'
 
+    @property
+    def row(self) -> Kind:
+        return KINDS[self.kind]
+
+    @property
+    def by_hand(self) -> str:
+        """What a user can do where the file cannot be fetched."""
+        return self.row.by_hand.format(name=self.full_name, **self.origin, **(self.hub or {}))
+
+    @property
+    def is_converted(self) -> bool:
+        """Whether the file in the store is made from somebody else's."""
+        return 'url' in self.origin
+
 
 def bundled_dir() -> Path:
     """The folder of the files that come with the package."""
@@ -99,30 +118,42 @@ def manifest_path() -> Path:
 
 @cache
 def checkpoints() -> tuple[Checkpoint, ...]:
-    """Every record, in the file's order: the first of a name is its default.
+    """Every record: the names in the file's order, and of each name its default first.
+
+    The default is a bundled one, else of ImageNet, else of CIFAR-10; within one data set the more accurate.
 
     Raises:
         RuntimeError: the manifest is missing, unreadable or damaged.
     """
     path = manifest_path()
     try:
-        return tuple(_checkpoint(row) for row in json.loads(path.read_text(encoding='utf-8'))['checkpoints'])
+        found = [_checkpoint(row) for row in json.loads(path.read_text(encoding='utf-8'))['checkpoints']]
     except OSError as error:
         raise RuntimeError(f'{path} cannot be read ({error.strerror}).') from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise RuntimeError(f'{path} is damaged ({error!r}): reinstall timm_attn.') from error
+    names = list(dict.fromkeys(c.name for c in found))
+    return tuple(sorted(found, key=lambda c: (names.index(c.name), *_rank(c))))
+
+
+def _rank(checkpoint: Checkpoint) -> tuple[bool, int, float]:
+    best: Mapping[str, Any] = checkpoint.metrics[0] if checkpoint.metrics else {'dataset': '', 'top1': 0}
+    data = DATA.index(best['dataset']) if best['dataset'] in DATA else len(DATA)
+    return checkpoint.kind != 'bundled', data, -best['top1']
 
 
 def _checkpoint(row: dict[str, Any]) -> Checkpoint:
-    for where, patterns in ((row, PATTERNS), (row.get('hub') or {}, HUB_PATTERNS)):
+    for outer, patterns in ('', PATTERNS), ('hub', HUB_PATTERNS), ('origin', ORIGIN_PATTERNS):
+        where = row.get(outer) or {} if outer else row
         for name, pattern in patterns.items():
             if name in where and not re.fullmatch(pattern, where[name]):
                 raise ValueError(f'{name} {where[name]!r} of a record does not match {pattern}')
     for name, shape in SHAPES.items():
         if name in row and row[name] != []:
             _check(name, row[name], shape)
-    for name in REQUIRED[row['kind']]:
-        if not row.get(name):
+    for name in KINDS[row['kind']].required:
+        outer, _, inner = name.partition('.')
+        if not row.get(outer) or (inner and not row[outer].get(inner)):
             raise ValueError(f'the {row["kind"]} record {row["name"]}.{row["tag"]} has no {name}')
     model_metadata(row.get('model_args') or {}, 'a record')
     input_metadata(row['cfg'], 'a record')
@@ -173,12 +204,13 @@ def find_checkpoint(name: str, tag: str | None = None) -> Checkpoint:
     for checkpoint in of_name:
         if tag in (None, checkpoint.tag):
             return checkpoint
-    tags = ', '.join(c.tag for c in of_name) or 'none'
     if tag is not None:
+        tags = ', '.join(n.partition('.')[2] for n in get_arch_pretrained_cfgs(name) if '.' in n) or 'none'
         raise RuntimeError(f'Invalid pretrained tag ({tag}) for {name}: its tags are {tags}.')
-    found = [n for n in siblings(name) if checkpoints_of(n)]
+    start = ''.join(f'{n}, which starts from the plain net, ' for n in timm.list_pretrained(f'{name}.*'))
+    found = sorted((n for n in siblings(name) if checkpoints_of(n)), key=lambda n: not n.startswith(name))
     hint = f', such as {", ".join(found)}' if found else ''
     raise RuntimeError(
-        f'No pretrained weights exist for {name}: use pretrained=False for random init, or a name that '
+        f'No pretrained weights exist for {name}: use {start}pretrained=False for random init, or a name that '
         f'`timm-attn weights list` shows{hint}.'
     )

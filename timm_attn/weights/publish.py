@@ -3,6 +3,7 @@
 import datetime
 import inspect
 import json
+import logging
 import os
 import re
 import tempfile
@@ -21,6 +22,7 @@ from timm_attn.weights.store import file_digest
 from timm_attn.weights.trained import input_settings, read_training_file, trained_model
 
 FILENAME = 'model.safetensors'
+_logger = logging.getLogger(__name__)
 
 
 def prepare(
@@ -34,6 +36,7 @@ def prepare(
     ema: bool = True,
     attn_kwargs: Mapping[str, Any] | None = None,
     recipe: str = '',
+    recipe_yaml: str = '',
     settings: Mapping[str, Any] | None = None,
     metrics: Sequence[Mapping[str, Any]] = (),
 ) -> Checkpoint:
@@ -45,6 +48,7 @@ def prepare(
         ema: take the averaged weights where the file has them.
         attn_kwargs: the attention's options that it was trained with, where the file does not say.
         recipe: what trained it, for the card.
+        recipe_yaml: its text, for a file recipe.yaml of the folder; '' writes none.
         settings: the recipe's values. Those of the input go into the config, before the file's; those of the model
             must not contradict it.
         metrics: rows as in the manifest.
@@ -95,11 +99,36 @@ def prepare(
             training={'recipe': recipe, 'date': datetime.date.today().isoformat(), 'timm': timm.__version__},
         )
         (whole / 'README.md').write_text(_card(record, model, repo), encoding='utf-8')
+        if recipe_yaml:
+            (whole / 'recipe.yaml').write_text(recipe_yaml, encoding='utf-8')
         os.chmod(whole / FILENAME, 0o644)  # safetensors writes 600
         if folder.exists():
             folder.rmdir()
         whole.rename(folder)
     return record
+
+
+def metric_rows(given: Mapping[str, Any], measured: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+    """The accuracy of a record, one row or none.
+
+    Args:
+        given: values that are set by hand. With a top1 they are the row, claimed unless there is a command; else they
+            replace those of `measured`.
+        measured: the row of the run that wrote the weights, if it is known.
+    """
+    if 'top1' in given:
+        today, status = datetime.date.today().isoformat(), 'measured' if 'command' in given else 'claimed'
+        return [{'split': 'validation', 'date': today, **given, 'status': status}]
+    if measured is None:
+        return []
+    row = {**measured, **given}
+    if 'dataset' not in row:
+        _logger.warning(
+            f'The top-1 accuracy of the run, {row["top1"]} %, is left out: its files do not name the data set, '
+            f'which --dataset would.'
+        )
+        return []
+    return [row]
 
 
 def _cfg(folder: Path) -> dict[str, Any]:

@@ -1,10 +1,10 @@
 """Whether weights of timm or of the Hub can be loaded, checked before the Hub's client retries for a minute."""
 
-import threading
-
 import timm
 from huggingface_hub import constants, get_session, try_to_load_from_cache
 from timm.models import parse_model_name
+
+from timm_attn.weights.deadline import within
 
 _SECONDS = 5
 _FILES = ('model.safetensors', 'pytorch_model.bin')  # timm's default files of a repository, in its order
@@ -31,7 +31,7 @@ def require_reachable(name: str) -> None:
     if constants.HF_HUB_OFFLINE:
         why, remedy = 'HF_HUB_OFFLINE is set', 'unset it once'
     else:
-        why, remedy = _silence(), 'connect, or set HF_ENDPOINT to a mirror'
+        why, remedy = silence(), 'connect, or set HF_ENDPOINT to a mirror'
     if why:
         raise RuntimeError(
             f'The weights of {name} must be fetched from {constants.ENDPOINT}/{repo}, but {why}: {remedy}, or name '
@@ -39,22 +39,12 @@ def require_reachable(name: str) -> None:
         )
 
 
-def _silence() -> str:
+def silence() -> str:
     """Why the Hub gives no answer, of whatever kind, in words; '' if it does."""
-    failures: list[Exception | None] = []
-
-    def ask() -> None:
-        try:
-            get_session().head(constants.ENDPOINT, timeout=_SECONDS)
-            failures.append(None)
-        except Exception as error:  # of another library with each version of the client
-            failures.append(error)
-
-    # in a thread, since a name's lookup and the attempts at its addresses have no common time limit
-    asking = threading.Thread(target=ask, daemon=True)
-    asking.start()
-    asking.join(_SECONDS)
-    if not failures:
+    try:
+        within(_SECONDS, lambda: get_session().head(constants.ENDPOINT, timeout=_SECONDS))
+    except TimeoutError:
         return f'it does not answer within {_SECONDS} seconds'
-    error = failures[0]
-    return f'it cannot be reached ({" ".join(str(error).split()) or type(error).__name__})' if error else ''
+    except Exception as error:  # of another library with each version of the client
+        return f'it cannot be reached ({" ".join(str(error).split()) or type(error).__name__})'
+    return ''

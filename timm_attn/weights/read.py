@@ -63,13 +63,16 @@ def read_checkpoint(path: Path) -> Mapping[str, Any]:
 
 
 @contextmanager
-def unpacked(path: Path, limit: int) -> Iterator[Path]:
+def unpacked(path: Path, limit: int, folder: Path | None = None) -> Iterator[Path]:
     """The one file in a zip archive, in a temporary folder under a name of ours; the path itself if it is no archive.
 
     A file of torch.save is an archive too, but one of its own kind.
 
+    Args:
+        folder: where that temporary folder is, by default the system's place for them.
+
     Raises:
-        ValueError: the archive is damaged, holds several files, or its file has more than `limit` bytes.
+        ValueError: the archive is damaged, holds several files, one in a folder, or one of more than `limit` bytes.
     """
     members = _members(path)
     if not members or _is_torchs(members):
@@ -77,10 +80,12 @@ def unpacked(path: Path, limit: int) -> Iterator[Path]:
         return
     if len(members) != 1:
         raise ValueError(f'{path} must hold one checkpoint, but holds {len(members)} files.')
+    if re.search(r'[/\\:]', members[0].filename):
+        raise ValueError(f'{path} holds {members[0].filename!r}, but must hold one file outside of any folder.')
     if members[0].file_size > limit:
         raise ValueError(f'{path} unpacks to {members[0].file_size:,} bytes, more than the {limit:,} allowed.')
-    with tempfile.TemporaryDirectory() as folder:
-        inner = Path(folder, f'unpacked{Path(members[0].filename).suffix}')
+    with tempfile.TemporaryDirectory(dir=folder) as scratch:
+        inner = Path(scratch, f'unpacked{Path(members[0].filename).suffix}')
         try:
             with zipfile.ZipFile(path) as archive, archive.open(members[0]) as packed, inner.open('wb') as out:
                 shutil.copyfileobj(packed, out)
@@ -89,7 +94,7 @@ def unpacked(path: Path, limit: int) -> Iterator[Path]:
         except OSError as error:
             if error.errno is None:  # of bz2
                 raise ValueError(f'{path} is a damaged archive: {error}.') from error
-            raise OSError(error.errno, f'{path} cannot be unpacked to {folder} ({error.strerror})') from error
+            raise OSError(error.errno, f'{path} cannot be unpacked to {scratch} ({error.strerror})') from error
         yield inner
 
 

@@ -12,7 +12,7 @@ from timm_attn.weights.manifest import Checkpoint, checkpoints_of, find_checkpoi
 from timm_attn.weights.metadata import class_names, input_metadata, model_metadata
 from timm_attn.weights.read import read_checkpoint
 from timm_attn.weights.store import stored_path
-from timm_attn.weights.verify import check_weights, verified_path
+from timm_attn.weights.verify import check_weights, filter_of, verified_path
 
 _logger = logging.getLogger(__name__)
 
@@ -25,15 +25,12 @@ _HUB_FILENAME = 'model.safetensors'  # timm's default file of a repository
 
 
 def source_fields(checkpoint: Checkpoint) -> dict[str, str]:
-    """The source of a checkpoint in its default cfg; empty for an upstream one that was not imported."""
+    """The source of a checkpoint in its default cfg, by which timm lists it; timm itself never fetches it."""
     if checkpoint.hub is not None:
-        revision = f'{checkpoint.hub["id"]}@{checkpoint.hub["revision"]}'
-        return {'hf_hub_id': revision, 'hf_hub_filename': checkpoint.hub['filename']}
-    try:
-        path = stored_path(checkpoint)
-    except (RuntimeError, OSError):  # a damaged note, no home folder: reported where the checkpoint is loaded
-        return {}
-    return {'file': str(path)} if path is not None else {}
+        revision = checkpoint.hub.get('revision')
+        at = f'@{revision}' if revision else ''
+        return {'hf_hub_id': f'{checkpoint.hub["id"]}{at}', 'hf_hub_filename': checkpoint.hub['filename']}
+    return {'file': str(stored_path(checkpoint))} if checkpoint.file else {'url': checkpoint.origin['url']}
 
 
 def check_config(kwargs: Mapping[str, Any], own: Mapping[str, Any]) -> str:
@@ -48,7 +45,7 @@ def check_config(kwargs: Mapping[str, Any], own: Mapping[str, Any]) -> str:
     Raises:
         ValueError: they are not on the allow-list, out of bounds or contradict each other, or the weights are damaged.
     """
-    cfg = _fields(kwargs.get('pretrained_cfg'))
+    cfg = cfg_fields(kwargs.get('pretrained_cfg'))
     if not cfg.get('source'):
         return ''
     file = f'The config.json of {cfg.get("hf_hub_id") or cfg.get("file")}'
@@ -69,7 +66,7 @@ def check_config(kwargs: Mapping[str, Any], own: Mapping[str, Any]) -> str:
 
 def check_size(model: nn.Module, cfg: Any, file: str) -> None:
     """Raises ValueError where a config.json would build a net, here without storage, much larger than its weights."""
-    said = _fields(cfg)
+    said = cfg_fields(cfg)
     if said['source'] == 'local-dir':
         sizes = [path.stat().st_size for path in Path(said['file']).iterdir() if path.is_file()]
         most = max(2 * max(sizes), _LEAST_VALUES)
@@ -87,7 +84,7 @@ def chosen_checkpoint(name: str, kwargs: Mapping[str, Any]) -> Checkpoint | None
         RuntimeError: there is none of that name or tag.
     """
     cfg = kwargs.get('pretrained_cfg')
-    given = {**_fields(cfg), **(kwargs.get('pretrained_cfg_overlay') or {})}
+    given = {**cfg_fields(cfg), **(kwargs.get('pretrained_cfg_overlay') or {})}
     sources = {source: given[source] for source in _SOURCES if given.get(source)}
     if not sources:
         return find_checkpoint(name, cfg if isinstance(cfg, str) else given.get('tag'))
@@ -119,7 +116,7 @@ def builder_arguments(checkpoint: Checkpoint | None, kwargs: Mapping[str, Any]) 
         return arguments
     file = str(verified_path(checkpoint, kwargs.get('cache_dir')))
     verified = {**overlay, **nowhere, 'source': '', 'file': file}
-    return {'pretrained_cfg_overlay': verified, 'pretrained_filter_fn': check_weights}
+    return {'pretrained_cfg_overlay': verified, 'pretrained_filter_fn': filter_of(checkpoint)}
 
 
 def keep_label_names(model: Any, pretrained: bool, overlay: Mapping[str, Any] | None) -> None:
@@ -134,7 +131,8 @@ def keep_label_names(model: Any, pretrained: bool, overlay: Mapping[str, Any] | 
         del model.pretrained_cfg['label_names']
 
 
-def _fields(cfg: Any) -> dict[str, Any]:
+def cfg_fields(cfg: Any) -> dict[str, Any]:
+    """The fields of a pretrained cfg: a PretrainedCfg, a mapping, or a tag, which has none."""
     if cfg is None or isinstance(cfg, str):
         return {}
     return dict(cfg) if isinstance(cfg, Mapping) else vars(cfg)

@@ -1,4 +1,4 @@
-"""The folder of files that were fetched or imported."""
+"""The folder of files that were fetched, or converted from those of others."""
 
 import hashlib
 import json
@@ -11,6 +11,7 @@ from timm_attn.files import sweep
 from timm_attn.weights.manifest import PATTERNS, Checkpoint, bundled_dir
 
 _NOTE_BYTES = 1 << 16  # a note has some 300
+SCRATCH = '.fetch-'  # how the names of folders begin in which files are unpacked
 
 
 class Stored(NamedTuple):
@@ -30,18 +31,18 @@ def store_dir(folder: str | Path | None = None) -> Path:
 
 
 def stored(checkpoint: Checkpoint, folder: str | Path | None = None) -> Stored | None:
-    """The file of a checkpoint; None for an upstream one that was not imported.
+    """The file of a checkpoint; None for one that is converted, and was not yet.
 
     The name has a part of the sha256, so that no two files ever share one.
 
     Raises:
         RuntimeError: the note of an import is damaged.
     """
-    known = imported(checkpoint, folder) if checkpoint.kind == 'upstream' else vars(checkpoint)
+    known = imported(checkpoint, folder) if checkpoint.sha256 is None else vars(checkpoint)
     if not known:
         return None
     name = f'{checkpoint.full_name}-{known["sha256"][:16]}.safetensors'
-    path = bundled_dir() / str(checkpoint.file) if checkpoint.kind == 'bundled' else store_dir(folder) / name
+    path = bundled_dir() / checkpoint.file if checkpoint.file else store_dir(folder) / name
     return Stored(path, known['size'], known['sha256'])
 
 
@@ -61,8 +62,8 @@ def sweep_store(checkpoint: Checkpoint, folder: str | Path | None = None) -> Non
 
     Only files that are an hour old: another process may be about to write the note of a newer one.
     """
-    earlier = (f'{checkpoint.full_name}-*.safetensors',) if checkpoint.kind == 'upstream' else ()
-    partial = ('.*.safetensors.*.partial', '.*.json.*.partial')
+    earlier = (f'{checkpoint.full_name}-*.safetensors',) if checkpoint.is_converted else ()
+    partial = ('.*.safetensors.*.partial', '.*.json.*.partial', f'{SCRATCH}*')
     sweep(store_dir(folder), *partial, *earlier, kept=stored_path(checkpoint, folder))
 
 
@@ -73,12 +74,12 @@ def cannot_write(title: str, folder: Path, error: OSError) -> OSError:
 
 
 def record_path(checkpoint: Checkpoint, folder: str | Path | None = None) -> Path:
-    """The note of an upstream checkpoint's import: the size and sha256 of what was written, and its source."""
+    """The note of a converted checkpoint: the size and sha256 of what was written, and of its source."""
     return store_dir(folder) / f'{checkpoint.full_name}.json'
 
 
 def imported(checkpoint: Checkpoint, folder: str | Path | None = None) -> dict[str, Any]:
-    """The note of an import: size, sha256, source; empty where there was none.
+    """The note of a converted checkpoint; empty where there is none.
 
     Raises:
         RuntimeError: the note is damaged.
@@ -90,8 +91,9 @@ def imported(checkpoint: Checkpoint, folder: str | Path | None = None) -> dict[s
         if len(content) > _NOTE_BYTES:
             raise ValueError(f'more than {_NOTE_BYTES:,} bytes')
         note: dict[str, Any] = json.loads(content)
-        if not re.fullmatch(PATTERNS['sha256'], note['sha256']):
-            raise ValueError(f'sha256 {note["sha256"]!r}')
+        for key in ('sha256', 'source_sha256'):
+            if not re.fullmatch(PATTERNS['sha256'], note[key]):
+                raise ValueError(f'{key} {note[key]!r}')
         if type(note['size']) is not int or note['size'] < 1:
             raise ValueError(f'size {note["size"]!r}')
         return note
@@ -99,7 +101,7 @@ def imported(checkpoint: Checkpoint, folder: str | Path | None = None) -> dict[s
         return {}
     except (ValueError, KeyError, TypeError, RecursionError, IsADirectoryError) as error:
         raise RuntimeError(
-            f'{path} is damaged ({error!r}): run `timm-attn weights import {checkpoint.full_name}` again.'
+            f'{path} is damaged ({error!r}): `timm-attn weights remove {checkpoint.full_name}` removes it.'
         ) from error
 
 

@@ -1,40 +1,42 @@
-"""Checks a checkpoint file before anything of it is loaded."""
+"""The file of a checkpoint, checked before anything of it is loaded, and its values when it is."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
-from timm_attn.weights.convert import fault_of
-from timm_attn.weights.fetch import fetch_published, fetchable
+from timm_attn.weights.convert import convert_state_dict, fault_of
+from timm_attn.weights.hub import fetch_of_timm, fetch_published
+from timm_attn.weights.importing import fetch_and_convert
 from timm_attn.weights.manifest import Checkpoint
 from timm_attn.weights.store import Stored, file_digest, stored
 
-# What to do about a damaged or missing file, by kind.
-_REMEDIES = {
-    'bundled': 'reinstall timm_attn',
-    'upstream': 'import it again with `timm-attn weights import {}`',
+# What gets the file of a checkpoint that is missing or damaged, by kind; others cannot be fetched.
+_FETCH: Mapping[str, Callable[[Checkpoint, str | Path | None, str], Path]] = {
+    'published': fetch_published,
+    'mirrored': fetch_and_convert,
+    'upstream': fetch_and_convert,
+    'timm': fetch_of_timm,
 }
 
 
 def verified_path(checkpoint: Checkpoint, folder: str | Path | None = None) -> Path:
-    """The checkpoint's file, with its size and sha256 verified; fetched where it is published and absent or damaged.
+    """The checkpoint's file, with its size and sha256 verified; fetched where it is absent or damaged.
+
+    timm's own files, in timm's keys, are in the Hub's cache: their size is that which the Hub says.
 
     Raises:
         RuntimeError: the file is missing, its bytes are not the published ones, or it cannot be fetched.
         OSError: it cannot be read or written.
     """
     file = stored(checkpoint, folder)
-    if file is None:
-        raise RuntimeError(_how_to_import(checkpoint))
-    found = damage(file)
-    if found and checkpoint.kind == 'published':
-        fetch_published(checkpoint, file.path, found)  # hashes the bytes while they arrive
-    elif found:
-        remedy = _REMEDIES[checkpoint.kind].format(checkpoint.full_name)
-        raise RuntimeError(f'The weights of {checkpoint.full_name} {found}: {remedy}.')
-    return file.path
+    why = damage(file) if file is not None else 'are not here'
+    if file is not None and not why:
+        return file.path
+    if checkpoint.kind not in _FETCH:
+        raise RuntimeError(f'The weights of {checkpoint.full_name} {why}: {checkpoint.by_hand}.')
+    return _FETCH[checkpoint.kind](checkpoint, folder, why)
 
 
 def damage(file: Stored) -> str:
@@ -51,18 +53,16 @@ def damage(file: Stored) -> str:
     return ''
 
 
-def _how_to_import(checkpoint: Checkpoint) -> str:
-    """Origin, accuracy and licence of an upstream checkpoint, and the command that imports it."""
-    claims = [f'claimed top-1 on {m["dataset"]} {m["top1"]} %' for m in checkpoint.metrics]
-    command = f'timm-attn weights import {checkpoint.full_name}'
-    page = checkpoint.origin['sources'][0]['url']
-    by_hand = f'download the file in a browser from {page}, then run `{command} FILE` once.'
-    said = '; '.join(
-        [f'by {checkpoint.origin["repository"]}', *claims, f'licence: {checkpoint.license or "none named"}']
-    )
-    return f'The weights of {checkpoint.full_name} ({said}) are not redistributed here: ' + (
-        f'run `{command}` once, which fetches them.' if fetchable(checkpoint) else by_hand
-    )
+Filter = Callable[[Mapping[str, Tensor], nn.Module], Mapping[str, Tensor]]
+
+
+def filter_of(checkpoint: Checkpoint) -> Filter:
+    """What timm calls with the file's state dict and the model before it loads one into the other."""
+
+    def converted(state_dict: Mapping[str, Tensor], model: nn.Module) -> Mapping[str, Tensor]:
+        return check_weights(convert_state_dict(state_dict, checkpoint.name, **checkpoint.model_args), model)
+
+    return converted if checkpoint.kind == 'timm' else check_weights
 
 
 def check_weights(state_dict: Mapping[str, Tensor], model: nn.Module) -> Mapping[str, Tensor]:
