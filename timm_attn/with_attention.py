@@ -31,11 +31,11 @@ def register() -> None:
 
 
 def _without_source(backbone: str) -> dict[str, Any]:
-    """The cfg of a backbone as that of this name, without weights."""
+    """The cfg of a backbone without weights and name."""
     cfg = timm.get_pretrained_cfg(backbone)
     fields = {} if cfg is None else cfg.to_dict()
     dropped = (*_SOURCES, 'hf_hub_filename', 'source', 'tag', 'custom_load', 'architecture')
-    return {**{key: value for key, value in fields.items() if key not in dropped}, 'architecture': NAME}
+    return {key: value for key, value in fields.items() if key not in dropped}
 
 
 default_cfgs = generate_default_cfgs({NAME: _without_source('resnet18')})
