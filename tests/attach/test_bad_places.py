@@ -38,6 +38,7 @@ def quantised() -> Any:
 BAD: list[tuple[Callable[[], Any], dict[str, Any], str]] = [
     (lambda: timm.create_model('test_vit'), {}, r'blocks.0 gives tokens of shape .*choose a ConvNet, such as convnext'),
     (lambda: timm.create_model('test_vit'), {'at': 'stages'}, 'gives tokens of shape .*choose a ConvNet'),
+    (lambda: timm.create_model('test_vit_relpos'), {'at': 'stages'}, 'blocks.0 gives tokens'),  # and takes two inputs
     (small, {'at': 'layer9.*'}, r"no module at 'layer9.\*'; the closest are layer"),
     (small, {'at': nn.Conv3d}, 'no module of class Conv3d'),
     (small, {'at': 'fc'}, r'fc gives a tensor of shape \(1, 1000\), no map'),

@@ -37,10 +37,11 @@ def measured(
             setattr(spot.parent, spot.name, None)
     last = getattr(model, 'output_fmt', 'NCHW') == 'NHWC'
     for spot, module in zip(unknown, watched, strict=True):
-        why = _why_not(spot, calls[module])
-        found = None if why else layout(calls[module][0].output, spot.channels, last)
-        if found is None:
-            skipped[spot.path] = why or f'gives {described(calls[module][0].output)}, no map'
+        seen = calls[module]
+        found = layout(seen[0].output, spot.channels, last) if seen else None
+        why = _why_not(spot, seen, found)
+        if why or found is None:
+            skipped[spot.path] = why
             continue
         spot.channels, spot.channels_last = found
         if stages and spot.how == 'wrapped':
@@ -49,11 +50,13 @@ def measured(
     return ready, skipped
 
 
-def _why_not(spot: Spot, calls: Sequence[Call]) -> str:
+def _why_not(spot: Spot, calls: Sequence[Call], found: tuple[int, bool] | None) -> str:
     if len(calls) > 1:
         raise ValueError(f'{spot.path} runs {len(calls)} times in a forward pass: one attention cannot follow it.')
     if not calls:
         return 'does not run in a forward pass'
+    if found is None:
+        return f'gives {described(calls[0].output)}, no map'
     return f'takes {calls[0].inputs} inputs' if spot.how == 'wrapped' and calls[0].inputs != 1 else ''
 
 
