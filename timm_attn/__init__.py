@@ -1,7 +1,7 @@
 """Attention modules for ConvNets as timm models: importing this package registers the zoo in timm's factory."""
 
-from timm_attn import analysis, ops, zoo
-from timm_attn.attach import attach
+from timm_attn import analysis, ops, with_attention, zoo
+from timm_attn.attach import attach, placements
 from timm_attn.attention import ATTENTION
 from timm_attn.backbones import BACKBONES
 from timm_attn.fuse import fuse
@@ -19,7 +19,9 @@ __all__ = [
     'convert_state_dict',
     'fuse',
     'ops',
+    'placements',
     'warm_start',
 ]
 
 zoo.register()
+with_attention.register()

@@ -1,15 +1,19 @@
-"""The text of `timm-attn list` and `timm-attn info`."""
+"""The text of `timm-attn list`, `timm-attn info` and `timm-attn places`."""
 
 import difflib
 import fnmatch
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import timm
+import torch
+from torch import nn
 
 from timm_attn import from_tags, weights, zoo
 from timm_attn.attach import attention_layers
+from timm_attn.attach.spots import At, find_spots
+from timm_attn.attention import ATTENTION, Attention
 
 
 def require(full_name: str) -> str:
@@ -66,6 +70,41 @@ def description(full_name: str) -> list[str]:
 def _starts(name: str) -> list[str]:
     """The default `from_` tag of a name, if it has any."""
     return [f'start {full.partition(".")[2]}' for full in timm.list_pretrained(f'{name}.{from_tags.PREFIX}*')]
+
+
+def places(name: str) -> Iterator[str]:
+    """Where attention can go in a model of timm or of the zoo, way by way of attach; nothing is built with values.
+
+    Raises:
+        ValueError: there is no such model.
+    """
+    if not timm.is_model(name.partition('.')[0]):
+        close = difflib.get_close_matches(name, timm.list_models(), n=3)
+        raise ValueError(f'Unknown model {name!r}{": did you mean " if close else ""}{" or ".join(close)}.')
+    with torch.device('meta'):
+        model = timm.create_model(name)
+    for site in dict.fromkeys(row.site for row in ATTENTION.values()):
+        keys = [key for key, row in ATTENTION.items() if row.site == site]
+        yield f'attach(model, {" | ".join(map(repr, keys))})'
+        yield from _spots(model, ATTENTION[keys[0]], None)
+    yield "attach(model, any of them, at='stages')"
+    yield from _spots(model, ATTENTION['eca'], 'stages')
+
+
+def _spots(model: nn.Module, row: Attention, at: At | None) -> Iterator[str]:
+    try:
+        try:
+            spots, skipped = find_spots(model, row, at, False, None)
+        except ValueError as error:
+            if 'replace=True puts' not in str(error):
+                raise
+            yield f'  with replace=True ({error})'
+            spots, skipped = find_spots(model, row, at, True, None)
+    except ValueError as error:
+        yield f'  {error}'
+        return
+    yield from (f'  {spot.path}  {spot.how}, {spot.channels} channels' for spot in spots)
+    yield from (f'  {path}  skipped: {why}' for path, why in skipped.items())
 
 
 def _metric(row: Mapping[str, Any]) -> str:

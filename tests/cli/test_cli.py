@@ -37,6 +37,21 @@ def test_info(capsys: pytest.CaptureFixture[str]) -> None:
     assert 'did you mean resnet50_simam' in fail_cli(capsys, 'info', 'resnet50_siman')
 
 
+def test_places(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = run_cli(capsys, 'places', 'regnety_002').splitlines()
+    start = next(i for i, line in enumerate(lines) if "at='stages'" in line)
+    assert lines[start + 1 :] == [
+        '  s1.b1  wrapped, 24 channels',
+        '  s2.b1  wrapped, 56 channels',
+        '  s3.b4  wrapped, 152 channels',
+        '  s4.b7  wrapped, 368 channels',
+        '  stem  skipped: no block in it',
+    ]
+    assert 'replace=True' in lines[1] and lines[2] == '  s1.b1.se  replaced, 24 channels'
+    assert 'gives tokens' in run_cli(capsys, 'places', 'test_vit')
+    assert 'or regnety_002 or' in fail_cli(capsys, 'places', 'regnety_02')
+
+
 def test_predict(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     test = FashionMNIST('validation')
     trouser = tmp_path / 'trouser.png'

@@ -72,3 +72,20 @@ def test_train_imagenet_trains_in_two_processes(folders: Path, tmp_path: Path) -
         '--device-modules', 'timm_attn', 'timm_attn.training.timm_patches',
     )  # fmt: skip
     assert 'Process 1, total 2' in out and '"validation"' in out
+
+
+def test_train_and_validate_know_with_attention(folders: Path, tmp_path: Path) -> None:
+    """A net by its parts, and train.py's checkpoint of it."""
+    net = ['--model', 'with_attention', '--num-classes', 10]
+    kwargs = ['--model-kwargs', 'backbone=test_convnext', 'attention=srm', 'at=stages', 'start=identity']
+    run(
+        sys.executable, script('train.py'), *net, *kwargs, '--data-dir', folders, '--device-modules', 'timm_attn',
+        '--device', 'cpu', '--img-size', 32, '--epochs', 1, '--batch-size', 20, '--workers', 1, '--output', tmp_path,
+        '--experiment', 'one',
+    )  # fmt: skip
+    out = run(
+        sys.executable, '-m', 'timm_attn.run', script('validate.py'), *net, *kwargs, '--data-dir', folders,
+        '--split', 'validation', '--device', 'cpu', '--img-size', 32, '--workers', 1,
+        '--checkpoint', tmp_path / 'one' / 'last.pth.tar',
+    )  # fmt: skip
+    assert '"top1"' in out

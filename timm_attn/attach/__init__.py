@@ -1,5 +1,6 @@
-"""Attention in a built net: timm's blocks with slots for it, and what fills them."""
+"""Attention in a built net: timm's blocks with slots for it, the table of places for others, and what fills them."""
 
+from timm_attn.attach.placed import Placement, placements
 from timm_attn.attach.sites import attach, attention_layers, find_attention, layer_options
 
-__all__ = ['attach', 'attention_layers', 'find_attention', 'layer_options']
+__all__ = ['Placement', 'attach', 'attention_layers', 'find_attention', 'layer_options', 'placements']

@@ -268,14 +268,3 @@ SLOTTED: dict[type[nn.Module], type[nn.Module]] = {
     DepthwiseSeparableConv: AttnDepthwiseSeparableConv,
     InvertedResidual: AttnInvertedResidual,
 }
-# The nets that have places of a site, and what to do with others
-_CLOSED = "stages=('layer1', 'layer2') of a ResNet; they must be nn.Sequential."
-_BLOCKS = (
-    "It goes into timm's ResNet, ResNeXt, MobileNet (V1 to V3), EfficientNet and MNASNet families and into this "
-    f"package's nets. Other nets can have BAM ('bam') at the end of their stages, such as {_CLOSED}"
-)
-FAMILIES: Mapping[str, str] = {
-    'conv': _BLOCKS,
-    'block': _BLOCKS,
-    'stage': f"timm's DenseNets have places for it. Name the stages to close in other nets, such as {_CLOSED}",
-}

@@ -2,11 +2,14 @@
 
 import inspect
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
-from torch import nn
+from torch import Tensor, nn
 
-from timm_attn.attach.blocks import FAMILIES, SLOTTED
+from timm_attn.attach.closed import refuse_closed
+from timm_attn.attach.identity import start_as_identity
+from timm_attn.attach.placed import put, record
+from timm_attn.attach.spots import At, Skipped, Spot, find_spots
 from timm_attn.attention import ATTENTION, Attention, AttentionLayer
 
 ModelT = TypeVar('ModelT', bound=nn.Module)
@@ -16,31 +19,57 @@ def attach(
     model: ModelT,
     attention: str | Attention,
     *,
-    stages: Sequence[str] = (),
+    at: At | None = None,
+    replace: bool = False,
+    stages: str | Sequence[str] = (),
+    start: Literal['identity'] | None = None,
+    example: Tensor | None = None,
     attn_kwargs: Mapping[str, Any] | None = None,
 ) -> ModelT:
-    """Fills the attention's sites of a net, in place, and returns the net.
+    """Puts attention layers into a net, in place, and returns the net; `placements` tells where they are.
 
     Args:
-        model: a net of timm's ResNet, MobileNet, EfficientNet or DenseNet families (blocks of other kinds in it stay
-            as they are) or of this package; it keeps its weights, its device and its dtype.
+        model: a ConvNet of timm or of this package, or any net whose places are named; it keeps its weights, its device
+            and its dtype.
         attention: a name of ATTENTION, or a row.
-        stages: the stages (paths of nn.Sequential) that an attention of site 'stage' closes; none for a net whose
-            blocks have slots for it (DenseNet).
+        at: None for the places in timm's blocks that suit the attention (attach/places.py); 'stages' for the end of
+            every stage that timm names (feature_info); else modules that return maps, by globs of their paths or by
+            their classes.
+        replace: puts the layers into the places of the attention that the net has; without it such a net is refused.
+        stages: the stages (paths of nn.Sequential) that an attention of site 'stage' closes, instead of `at`.
+        start: 'identity' makes the net compute what it did before, see warm_start.
+        example: an image (N, C, H, W) with which the net runs; default: zeros of its own input size.
         attn_kwargs: the layer's options, over the row's defaults. The zoo's backbones have some of their own: SimAM on
             ImageNet nets dict(e_lambda=0.1).
 
     Raises:
-        ValueError: the attention is unknown, the net has no place for it, or a place is taken, as in nets that have SE
-            already; the net is unchanged then.
+        ValueError: the attention is unknown, the net has no place for it, a place is taken, gives no map or runs twice,
+            the net is scripted, compiled, quantised, fused or sharded, or cannot start as it was; it is unchanged then.
         TypeError: an option that the layer does not have.
     """
     row = find_attention(attention)
     options = layer_options(row, attn_kwargs)
-    if row.site == 'stage' and stages:
-        _close_stages(model, row, stages, options)
+    if start not in (None, 'identity'):
+        raise ValueError(f"start must be None or 'identity', but got {start!r}.")
+    if stages and at is not None:
+        raise ValueError(f'stages are places already, at={at!r} must be left out.')
+    if start and replace:
+        raise ValueError(
+            "start='identity' keeps what a net computes, but replace=True takes its trained attention out."
+        )
+    refuse_closed(model)
+    skipped: Skipped = {}
+    if stages and row.site == 'stage':
+        spots = _closed_stages(model, row, (stages,) if isinstance(stages, str) else stages)
     else:
-        _fill_slots(model, row, options)
+        spots, skipped = find_spots(model, row, at, replace, example)
+    layers = [_layer(model, row, options, spot) for spot in spots]
+    factors: Sequence[float | None] = [None] * len(spots)
+    if start:
+        factors = start_as_identity(model, layers, lambda: put(spots, layers), example)
+    else:
+        put(spots, layers)
+    record(model, spots, layers, factors, skipped)
     return model
 
 
@@ -68,37 +97,11 @@ def layer_options(row: Attention, attn_kwargs: Mapping[str, Any] | None) -> dict
     return {**row.defaults, **(attn_kwargs or {})}
 
 
-def _fill_slots(model: nn.Module, row: Attention, options: Mapping[str, Any]) -> None:
-    """Puts a layer into every slot of the site, or changes nothing if one cannot be filled."""
-    filled = []
-    for path, block in model.named_modules():
-        cls: Any = SLOTTED.get(type(block), type(block))
-        for slot in getattr(cls, 'slots', ()):
-            if slot.site != row.site:
-                continue
-            taken = getattr(block, slot.attr, None)
-            if taken is not None:
-                raise ValueError(
-                    f'{path}: the slot {slot.attr!r} of {type(block).__name__} already holds {type(taken).__name__}. '
-                    'Nets that have SE or another attention there (seresnet50) are refused: use the plain net '
-                    '(resnet50).'
-                )
-            filled.append((block, cls, slot, _layer(row, options, block.get_submodule(slot.source))))
-    if not filled:
-        raise ValueError(f'{type(model).__name__} has no place for {row.title}. {FAMILIES[row.site]}')
-    for block, cls, slot, layer in filled:
-        block.__class__ = cls  # the same modules and keys, a forward with the slots
-        for other in cls.slots:
-            if not hasattr(block, other.attr):
-                setattr(block, other.attr, None)
-        setattr(block, slot.attr, layer.train(block.training))
-
-
-def _close_stages(model: nn.Module, row: Attention, stages: Sequence[str], options: Mapping[str, Any]) -> None:
-    """Appends a layer to every stage, or changes nothing if one cannot take it."""
-    closed = []
+def _closed_stages(model: nn.Module, row: Attention, stages: Sequence[str]) -> list[Spot]:
+    """The ends of the named stages, their channels known without a forward pass."""
+    spots = []
     modules = dict(model.named_modules())
-    for path in dict.fromkeys((stages,) if isinstance(stages, str) else stages):
+    for path in dict.fromkeys(stages):
         if path not in modules:
             valid = ', '.join(name for name, module in modules.items() if name and isinstance(module, nn.Sequential))
             raise ValueError(f'{type(model).__name__} has no stage {path!r}: choose from {valid or "none"}.')
@@ -107,9 +110,10 @@ def _close_stages(model: nn.Module, row: Attention, stages: Sequence[str], optio
             raise ValueError(f'Stage {path!r} must be an nn.Sequential of the net, but is {type(stage).__name__}.')
         if isinstance(stage[-1], AttentionLayer):
             raise ValueError(f'Stage {path!r} already ends with {type(stage[-1]).__name__}.')
-        closed.append((stage, _layer(row, options, _last_conv(path, stage), _feature_channels(model, path))))
-    for stage, layer in closed:
-        stage.append(layer.train(stage.training))
+        parent, _, name = path.rpartition('.')
+        channels = _feature_channels(model, path) or _last_conv(path, stage).out_channels
+        spots.append(Spot(path, model.get_submodule(parent), name, stage, channels=channels))
+    return spots
 
 
 def _feature_channels(model: Any, path: str) -> int | None:
@@ -118,7 +122,7 @@ def _feature_channels(model: Any, path: str) -> int | None:
     return next((info['num_chs'] for info in infos if info['module'] == path), None)
 
 
-def _last_conv(path: str, stage: nn.Sequential) -> nn.Module:
+def _last_conv(path: str, stage: nn.Sequential) -> nn.Conv2d:
     """The last convolution of a stage, attention layers left out."""
     inside = tuple(f'{name}.' for name in attention_layers(stage))
     convs = [m for name, m in stage.named_modules() if isinstance(m, nn.Conv2d) and not name.startswith(inside)]
@@ -127,8 +131,9 @@ def _last_conv(path: str, stage: nn.Sequential) -> nn.Module:
     return convs[-1]
 
 
-def _layer(row: Attention, options: Mapping[str, Any], source: Any, channels: int | None = None) -> nn.Module:
-    """The layer for the output of a convolution or a norm, on that module's device and in its dtype."""
-    if channels is None:
-        channels = source.out_channels if isinstance(source, nn.Conv2d) else source.num_features
-    return row.layer(channels, **options, device=source.weight.device, dtype=source.weight.dtype)
+def _layer(model: nn.Module, row: Attention, options: Mapping[str, Any], spot: Spot) -> nn.Module:
+    """The layer for a place, on its neighbours' device and in their dtype."""
+    near = (p for m in (spot.old, spot.parent, model) if m is not None for p in m.parameters())
+    of = next((p for p in near if p.is_floating_point()), None)
+    where = {} if of is None else {'device': of.device, 'dtype': of.dtype}
+    return row.layer(spot.channels, **options, **where).train((spot.old or spot.parent).training)

@@ -1,4 +1,4 @@
-"""The commands of `timm-attn` about the zoo: list, info, demo, paper."""
+"""The commands of `timm-attn` about models: list, info, places, demo, paper."""
 
 import argparse
 from pathlib import Path
@@ -13,6 +13,10 @@ def add_commands(commands: Commands) -> None:
     command.add_argument('pattern', nargs='?', default='*', help='a glob; default: all')
 
     command = add_command(commands, 'info', _info, 'what a model is', example='resnet50_simam')
+    command.add_argument('name')
+
+    what = 'where attention can go in a model of timm or of the zoo, without building it with values'
+    command = add_command(commands, 'places', _places, what, example='convnext_tiny')
     command.add_argument('name')
 
     what = 'shows a bundled checkpoint: accuracy, fine-tuning, a picture; no network'
@@ -36,6 +40,12 @@ def _info(args: argparse.Namespace) -> None:
     from timm_attn.catalog import description
 
     print('\n'.join(description(args.name)))
+
+
+def _places(args: argparse.Namespace) -> None:
+    from timm_attn.catalog import places
+
+    print('\n'.join(places(args.name)))
 
 
 def _demo(args: argparse.Namespace) -> None:

@@ -234,7 +234,8 @@ def _empty_model(
     renamed: Mapping[str, tuple[str, Tensor]], model_name: str, model_args: Mapping[str, Any]
 ) -> nn.Module:
     """The model without storage, with the file's numbers of classes and input channels."""
-    sizes = sizes_of({key: value for key, (_, value) in renamed.items()}, model_name)
+    tensors = {key: value for key, (_, value) in renamed.items()}
+    sizes = sizes_of(tensors, model_args.get('backbone', model_name))  # of with_attention
     return timm.create_model(model_name, device='meta', **{**sizes, **model_args})
 
 

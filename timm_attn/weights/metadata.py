@@ -5,6 +5,7 @@ addresses, open and write files, or switch checks off.
 """
 
 import math
+import re
 import reprlib
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
@@ -42,6 +43,10 @@ def _is_empty(value: Any) -> bool:
 
 def _is_text(value: Any) -> bool:
     return isinstance(value, str) and len(value) <= _LONGEST_TEXT
+
+
+def _is_path(value: Any) -> bool:
+    return isinstance(value, str) and len(value) <= _LONGEST_NAME
 
 
 def _is_list_of(value: Any, holds: Callable[[Any], bool], most: int = 16) -> bool:
@@ -82,10 +87,25 @@ _OPTIONS = Rule(
     lambda value: isinstance(value, Mapping) and all(_is_text(k) and _is_plain(v) for k, v in value.items()),
 )
 
-# Arguments of timm's model classes, and the attention's options.
+_REGISTERED = Rule(
+    'the name of a registered model',  # and no address: such a name could fetch from the Hub
+    lambda value: (
+        isinstance(value, str) and re.fullmatch(r'[A-Za-z0-9_]{1,80}(\.[A-Za-z0-9_]{1,80})?', value) is not None
+    ),
+)
+_PATHS = Rule(
+    'a text or a list of texts',
+    lambda value: _is_path(value) or _is_list_of(value, _is_path, 64) or _is_empty(value),
+)
+
+# Arguments of timm's model classes, of with_attention, and the attention's options.
 MODEL: Mapping[str, Rule] = MappingProxyType(
     {
         'attn_kwargs': _OPTIONS,
+        'backbone': _REGISTERED,
+        **dict.fromkeys(('attention', 'start'), _TEXT),
+        **dict.fromkeys(('at', 'stages'), _PATHS),
+        'replace': _SWITCH,
         'num_classes': _integer(0, _MOST_CLASSES),
         'in_chans': _integer(1, _MOST_CHANNELS),
         'output_stride': _integer(1, 64),

@@ -123,7 +123,7 @@ def trained_model(
     plain = {key: value for key, value in content.items() if key not in AVERAGED}
     try:
         state_dict = convert_state_dict(plain if averaged is None else averaged, name, **options)
-        sizes = sizes_of(state_dict, name)
+        sizes = sizes_of(state_dict, options.get('backbone', name))  # of with_attention
         _check_size(timm.create_model(name, device='meta', **{**sizes, **options}), state_dict)
         model: Any = timm.create_model(full_name, pretrained_cfg_overlay=dict(overlay or {}), **{**sizes, **options})
         model.load_state_dict(state_dict, strict=True)

@@ -1,0 +1,60 @@
+"""Attention that is put into a net without a change of what the net computes."""
+
+import copy
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from timm_attn.attach.probe import example_of
+from timm_attn.attention import AttentionLayer, SimAM
+
+_ROUNDING = 1e-3  # of the largest output
+
+
+def start_as_identity(
+    model: nn.Module,
+    layers: Sequence[nn.Module],
+    put: Callable[[], Callable[[], None]],
+    example: Tensor | None,
+) -> list[float | None]:
+    """Puts layers into a net by `put` and gives them their identity start; returns their factors, None for SimAM.
+
+    Raises:
+        ValueError: the net would compute something else; the layers are out again then, and the weights as before.
+    """
+    from timm_attn.warm_start import warm_start  # it knows of attach
+
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    images = torch.randn_like(example_of(model)) if example is None else example
+    expected = _outputs(model, images)
+    undo = put()
+    try:
+        inside = tuple(f'{path}.' for path, module in model.named_modules() if isinstance(module, AttentionLayer))
+        warm_start(model, {key: v.clone() for key, v in model.state_dict().items() if not key.startswith(inside)})
+        deviation = float((_outputs(model, images) - expected).abs().max() / expected.abs().max().clamp(min=1e-30))
+        if not any(isinstance(layer, SimAM) for layer in layers) and not deviation <= _ROUNDING:
+            raise ValueError(f'{type(model).__name__} would not start as it was, but differ by {deviation:.1g}.')
+    except Exception:
+        undo()
+        model.load_state_dict(before)
+        raise
+    return [_factor(layer) for layer in layers]
+
+
+@torch.no_grad()
+def _outputs(model: nn.Module, images: Tensor) -> Tensor:
+    modes = {module: module.training for module in model.modules()}
+    try:
+        outputs: Tensor = model.eval()(images)
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+    return outputs.double()
+
+
+def _factor(layer: nn.Module) -> float | None:
+    """The constant factor of a layer at its start."""
+    if isinstance(layer, SimAM) or not isinstance(layer, AttentionLayer):
+        return None
+    return copy.deepcopy(layer).identity_start()

@@ -1,0 +1,96 @@
+"""Puts layers into their places, and keeps the record of it."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from torch import nn
+
+from timm_attn.attach.spots import Skipped, Spot
+from timm_attn.attach.wrappers import Attended, AttendedDrop, ChannelsLast
+
+_RECORD = '_attention_placements'  # of the model
+
+
+class Placement(NamedTuple):
+    """An attention layer in a net, or a place that was left out.
+
+    Args:
+        path: the layer's, or that of the place.
+        how: 'slot' (an empty child of the block, or one that blocks.py adds), 'replaced', 'before' a drop_path,
+            'appended' to an nn.Sequential, 'wrapped' together with the module that it follows, or 'skipped'.
+        channels: of the map; None for a place that was left out.
+        note: what was replaced or followed, or why the place was left out.
+        factor: c of an identity start: the layer's map, and a stage's features that it ends, are c times the plain
+            net's. None without one.
+    """
+
+    path: str
+    how: str
+    channels: int | None
+    note: str = ''
+    factor: float | None = None
+
+
+def placements(model: nn.Module) -> list[Placement]:
+    """Where attach has put attention layers, and what it left out; none for a net that has not been attached to."""
+    found = []
+    for prefix, module in model.named_modules():
+        rows: Sequence[Placement] = vars(module).get(_RECORD, ())
+        found += [row._replace(path='.'.join(filter(None, (prefix, row.path)))) for row in rows]
+    return found
+
+
+def record(
+    model: nn.Module,
+    spots: Sequence[Spot],
+    layers: Sequence[nn.Module],
+    factors: Sequence[float | None],
+    skipped: Skipped,
+) -> None:
+    """Adds to what placements tells."""
+    paths = {module: path for path, module in model.named_modules()}
+    rows = []
+    for spot, layer, factor in zip(spots, layers, factors, strict=True):
+        note = '' if spot.old is None else f'{spot.path}, {type(spot.old).__name__}'
+        rows.append(Placement(paths[layer], spot.how, spot.channels, note, factor))
+    rows += [Placement(path, 'skipped', None, why) for path, why in skipped.items()]
+    vars(model)[_RECORD] = (*vars(model).get(_RECORD, ()), *rows)
+
+
+def put(spots: Sequence[Spot], layers: Sequence[nn.Module]) -> Callable[[], None]:
+    """Puts every layer into its place; the returned function takes them out again."""
+    undos: list[Callable[[], None]] = []
+    for spot, layer in zip(spots, layers, strict=True):
+        undos.append(_put(spot, ChannelsLast(layer) if spot.channels_last else layer))
+
+    def undo() -> None:
+        for one in reversed(undos):
+            one()
+
+    return undo
+
+
+def _put(spot: Spot, layer: nn.Module) -> Callable[[], None]:
+    parent: Any = spot.parent
+    old: Any = spot.old
+    was = type(parent)
+    if spot.how == 'appended':
+        old.append(layer)
+        return lambda: old.__delitem__(-1)
+    if spot.cls is not None:
+        parent.__class__ = spot.cls  # the same modules and keys, a forward with the slots
+        for slot in parent.slots:
+            if not hasattr(parent, slot.attr):
+                setattr(parent, slot.attr, None)
+    new = layer
+    if spot.how == 'before':
+        new = AttendedDrop(nn.Identity() if old is None else old, layer)
+    elif spot.how == 'wrapped':
+        new = Attended(old, layer)
+    setattr(parent, spot.name, new)
+
+    def undo() -> None:
+        setattr(parent, spot.name, old)
+        parent.__class__ = was
+
+    return undo
