@@ -11,9 +11,8 @@ import torch
 from torch import nn
 
 from timm_attn import from_tags, weights, zoo
-from timm_attn.attach import attention_layers
 from timm_attn.attach.spots import At, find_spots
-from timm_attn.attention import ATTENTION, Attention
+from timm_attn.attention import ATTENTION, Attention, attention_layers
 
 
 def require(full_name: str) -> str:

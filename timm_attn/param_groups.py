@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from timm_attn.attach import attention_layers
+from timm_attn.attention import attention_layers
 from timm_attn.attention.base import positive
 
 

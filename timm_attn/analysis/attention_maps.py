@@ -9,8 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from timm_attn.analysis.hooks import observed, record, refuse_compiled, run
-from timm_attn.attach import attention_layers
-from timm_attn.attention import BAM, CBAM, AttentionLayer
+from timm_attn.attention import BAM, CBAM, AttentionLayer, attention_layers
 
 # The branches of the layers that have two, as their equations name them.
 BRANCHES: Mapping[type[AttentionLayer], Mapping[str, Callable[[Any, Tensor], Tensor]]] = MappingProxyType(

@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_leaves
 
 from timm_attn.analysis.hooks import find_layers, observed, record, refuse_compiled, require_images, require_run, run
 from timm_attn.analysis.stages import stage_layers
-from timm_attn.attach import attention_layers
+from timm_attn.attention import attention_layers
 
 NET = '(whole net)'
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from timm_attn.analysis.hooks import feature_map, find_layers, hooked, observed, refuse_compiled, run
-from timm_attn.attach import attention_layers
+from timm_attn.attention import attention_layers
 
 
 class StageView(NamedTuple):

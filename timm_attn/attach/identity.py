@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from timm_attn.attach.probe import example_of
 from timm_attn.attention import AttentionLayer, SimAM
+from timm_attn.warm_start import warm_start
 
 _ROUNDING = 1e-3  # of the largest output
 
@@ -23,8 +24,6 @@ def start_as_identity(
     Raises:
         ValueError: the net would compute something else; the layers are out again then, and the weights as before.
     """
-    from timm_attn.warm_start import warm_start  # it knows of attach
-
     before = {key: value.clone() for key, value in model.state_dict().items()}
     images = torch.randn_like(example_of(model)) if example is None else example
     expected = _outputs(model, images)

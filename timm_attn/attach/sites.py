@@ -10,7 +10,7 @@ from timm_attn.attach.closed import refuse_closed
 from timm_attn.attach.identity import start_as_identity
 from timm_attn.attach.placed import put, record
 from timm_attn.attach.spots import At, Skipped, Spot, find_spots
-from timm_attn.attention import ATTENTION, Attention, AttentionLayer
+from timm_attn.attention import ATTENTION, Attention, AttentionLayer, attention_layers
 
 ModelT = TypeVar('ModelT', bound=nn.Module)
 
@@ -71,11 +71,6 @@ def attach(
         put(spots, layers)
     record(model, spots, layers, factors, skipped)
     return model
-
-
-def attention_layers(model: nn.Module) -> dict[str, AttentionLayer]:
-    """The attention layers of a net by their paths, in the order of its modules."""
-    return {path: module for path, module in model.named_modules() if isinstance(module, AttentionLayer)}
 
 
 def find_attention(attention: str | Attention) -> Attention:

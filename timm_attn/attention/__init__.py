@@ -8,7 +8,7 @@ from typing import Any, Literal
 from torch import nn
 
 from timm_attn.attention.bam import BAM
-from timm_attn.attention.base import AttentionLayer
+from timm_attn.attention.base import AttentionLayer, attention_layers
 from timm_attn.attention.cbam import CBAM
 from timm_attn.attention.eca import ECA
 from timm_attn.attention.gc import GC
@@ -59,4 +59,17 @@ ATTENTION: Mapping[str, Attention] = MappingProxyType(
     }
 )
 
-__all__ = ['ATTENTION', 'Attention', 'AttentionLayer', 'Site', 'BAM', 'CBAM', 'ECA', 'GC', 'SE', 'SRM', 'SimAM']
+__all__ = [
+    'ATTENTION',
+    'Attention',
+    'AttentionLayer',
+    'Site',
+    'BAM',
+    'CBAM',
+    'ECA',
+    'GC',
+    'SE',
+    'SRM',
+    'SimAM',
+    'attention_layers',
+]

@@ -58,6 +58,11 @@ class AttentionLayer(nn.Module):
         return ops.epilogue(x, self.attention(x), terms, ceiling)
 
 
+def attention_layers(model: nn.Module) -> dict[str, AttentionLayer]:
+    """The attention layers of a net by their paths, in the order of its modules."""
+    return {path: module for path, module in model.named_modules() if isinstance(module, AttentionLayer)}
+
+
 def _epilogue_of_forward(self: AttentionLayer, x: Tensor, terms: list[Tensor], ceiling: float | None) -> Tensor:
     return ops.epilogue_reference(self.forward(x), None, terms, ceiling)  # not in place: forward may keep its result
 

@@ -16,8 +16,7 @@ from timm_attn.analysis import (
     stage_views,
 )
 from timm_attn.analysis.hooks import find_layers
-from timm_attn.attach import attention_layers
-from timm_attn.attention import AttentionLayer
+from timm_attn.attention import AttentionLayer, attention_layers
 from timm_attn.figures.canvas import Array
 from timm_attn.images import read_image
 from timm_attn.reports.net import Net

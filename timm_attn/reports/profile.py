@@ -7,7 +7,7 @@ import torch
 
 from timm_attn import figures
 from timm_attn.analysis import ClassMeans, channel_profiles
-from timm_attn.attach import attention_layers
+from timm_attn.attention import attention_layers
 from timm_attn.figures.canvas import check_format
 from timm_attn.reports.dataset import Pictures, batches_of
 from timm_attn.reports.net import Net

@@ -10,8 +10,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from timm_attn.attach import attention_layers
-from timm_attn.attention import ATTENTION
+from timm_attn.attention import ATTENTION, attention_layers
 from timm_attn.weights.layouts import LAYOUTS, Rule
 from timm_attn.weights.pytorchcv import NETS, is_of_pytorchcv
 

@@ -16,7 +16,7 @@ import timm
 from huggingface_hub import HfApi
 from timm.models import is_model_in_modules, save_for_hf
 
-from timm_attn.attach import attention_layers
+from timm_attn.attention import attention_layers
 from timm_attn.weights.manifest import HUB_PATTERNS, LICENSE, PATTERNS, Checkpoint
 from timm_attn.weights.store import file_digest
 from timm_attn.weights.trained import input_settings, read_training_file, trained_model

@@ -12,8 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from timm_attn.attach.sites import attention_layers
-from timm_attn.attention import SimAM
+from timm_attn.attention import SimAM, attention_layers
 
 _TYPICAL = 0.7  # of the gate, where nothing else is known
 _BETWEEN = 0.2  # of a channel's variance is between images, the rest within them

@@ -10,12 +10,11 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from timm_attn.attach import attention_layers
-from timm_attn.attach.folds import CannotFold, Fold, fold
-from timm_attn.attach.simam_start import Place, expect, match, simam_places
-from timm_attn.attach.walk import tensors_in
-from timm_attn.attention import AttentionLayer, SimAM
-from timm_attn.warm_start_input import check_model, image_batch, input_channels, plain_weights, refuse_trained
+from timm_attn.attention import AttentionLayer, SimAM, attention_layers
+from timm_attn.warm_start.folds import CannotFold, Fold, fold
+from timm_attn.warm_start.inputs import check_model, image_batch, input_channels, plain_weights, refuse_trained
+from timm_attn.warm_start.simam import Place, expect, match, simam_places
+from timm_attn.warm_start.walk import tensors_in
 
 ModelT = TypeVar('ModelT', bound=nn.Module)
 _logger = logging.getLogger(__name__)

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from timm_attn.attach.scales import PINNED
-from timm_attn.attach.walk import Call, Rule, Spans, Walk, tensors_in
+from timm_attn.warm_start.scales import PINNED
+from timm_attn.warm_start.walk import Call, Rule, Spans, Walk, tensors_in
 
 _CONV = ('input', 'weight', 'bias', 'stride', 'padding', 'dilation', 'groups')
 _BATCH_NORM = ('input', 'running_mean', 'running_var', 'weight', 'bias', 'training', 'momentum', 'eps')

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from tests.support.random_nets import RandomNet
 from timm_attn.attach import attention_layers
-from timm_attn.attach.folds import Fold, fold
-from timm_attn.attach.scales import PINNED, CannotFold, Scales
 from timm_attn.attention import BAM, SE, AttentionLayer
+from timm_attn.warm_start.folds import Fold, fold
+from timm_attn.warm_start.scales import PINNED, CannotFold, Scales
 
 ONE, HALF = Fraction(1), Fraction(1, 2)
 IMAGES = torch.randn(2, 3, 6, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))

@@ -12,8 +12,8 @@ from typing import Any
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from timm_attn.attach.scales import PINNED, CannotFold, Scales
 from timm_attn.attention import AttentionLayer
+from timm_attn.warm_start.scales import PINNED, CannotFold, Scales
 
 # The scales of a map along dimension 1, each with its number of channels; a single one holds for the whole map.
 Spans = list[tuple[int, int]]

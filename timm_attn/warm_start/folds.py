@@ -6,10 +6,10 @@ from fractions import Fraction
 import torch
 from torch import Tensor, nn
 
-from timm_attn.attach.operations import RULES
-from timm_attn.attach.scales import CannotFold
-from timm_attn.attach.sites import attention_layers
-from timm_attn.attach.walk import Start, Use, Walk, tensors_in
+from timm_attn.attention import attention_layers
+from timm_attn.warm_start.operations import RULES
+from timm_attn.warm_start.scales import CannotFold
+from timm_attn.warm_start.walk import Start, Use, Walk, tensors_in
 
 
 @dataclass(frozen=True)
