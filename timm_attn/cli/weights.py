@@ -123,7 +123,7 @@ def _publish(args: argparse.Namespace) -> None:
     run = outcome(args.checkpoint, content, args.ema)
     given = {key: getattr(args, key) for key in ('dataset', 'split', 'images', 'top1', 'top5', 'command')}
     given = {key: value for key, value in given.items() if value is not None}
-    name = args.model or model_in(content, args.checkpoint)
+    name = args.model or model_in(content, args.checkpoint).partition('.')[0]
     folder = args.output or Path(f'{name}.{args.tag}')
     record = prepare(
         args.checkpoint,
