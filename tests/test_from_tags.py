@@ -12,7 +12,7 @@ from timm.models import get_arch_pretrained_cfgs, save_for_hf
 from torch import Tensor
 from torchvision.transforms.functional import to_tensor
 
-from tests.support.commands import run_cli
+from tests.support.commands import fail_cli, run_cli
 from timm_attn import ATTENTION, BACKBONES
 from timm_attn.attach import attention_layers
 from timm_attn.data.fashion_mnist import FashionMNIST
@@ -160,6 +160,9 @@ def test_an_offline_hub_is_said_at_once() -> None:
 def test_commands_know_the_tags(capsys: pytest.CaptureFixture[str]) -> None:
     picture = Path(__file__).parents[1] / 'docs' / 'samples' / 'coat_17.png'
     assert 'coat' in run_cli(capsys, 'predict', NAME, picture)
+    for command in ('path', 'remove', 'import'):
+        said = fail_cli(capsys, 'weights', command, NAME)
+        assert f'{NAME} has no file of its own: it starts from the weights of the plain net' in said
 
 
 @pytest.mark.parametrize('place', ['inference mode', 'another default device'])

@@ -137,7 +137,10 @@ def _register(model: Model, published: Sequence[weights.Checkpoint], starts: Map
     name, entrypoint = model.name, _entrypoint(model)
     entrypoint.__doc__ = model.describe([f'{c.tag} ({c.row.state})' for c in published])
     cfg = model.backbone.cfg
-    trained = {c.full_name: {**cfg, **c.cfg, **weights.source_fields(c)} for c in published}
+    trained = {
+        c.full_name: {**cfg, **c.cfg, **weights.source_fields(c), 'license': c.license and c.license.lower()}
+        for c in published
+    }
     # the first star marks the default of timm, which is never a start
     own = {**{f'{key}*': row for key, row in trained.items()}, f'{name}.*': dict(cfg)}
     default_cfgs.update(generate_default_cfgs({**{f'{name}.{tag}': row for tag, row in starts.items()}, **own}))
