@@ -72,6 +72,12 @@ BAD: dict[str, tuple[Callable[[], Any], Callable[[], Any], dict[str, Any], str]]
         {},
         'weights are on the meta device and have no values: conv1.weight',
     ),
+    'shared weights': (
+        lambda: sharing(timm.create_model('cifar_resnet20_se')),
+        lambda: state_of(plain_net()),
+        {},
+        r'CifarResNet shares layer1.0.conv1.weight with another layer, and the plain net does not',
+    ),
     'frozen norms': (
         lambda: freeze_batch_norm_2d(timm.create_model('cifar_resnet20_se')),
         plain_net,
@@ -124,6 +130,12 @@ BAD: dict[str, tuple[Callable[[], Any], Callable[[], Any], dict[str, Any], str]]
         'but one is dict',
     ),
 }  # fmt: skip
+
+
+def sharing(net: Any) -> nn.Module:
+    net.layer1[1].conv1 = net.layer1[0].conv1
+    model: nn.Module = net
+    return model
 
 
 def other_strides(net: Any) -> nn.Module:

@@ -73,6 +73,10 @@ def _started(
     if hasattr(net, 'set_grad_checkpointing'):
         net.set_grad_checkpointing(False)
     net.load_state_dict(weights, strict=False)
+    loaded = net.state_dict()
+    for key, value in weights.items():
+        if not torch.equal(loaded[key], value.to(loaded[key])):
+            raise ValueError(f'{type(model).__name__} shares {key} with another layer, and the plain net does not.')
     example = _example(net)
     reference = _with_constants(net, dict.fromkeys(layers, 1.0))
     if isinstance(plain, nn.Module):

@@ -79,7 +79,7 @@ def image_batch(model: Any, images: Tensor | Iterable[Any]) -> Tensor:
     """
     parts: list[Tensor] = []
     for item in [images] if isinstance(images, Tensor) or not isinstance(images, Iterable) else images:
-        part = item[0] if isinstance(item, (list, tuple)) and item else item
+        part: Any = item[0] if isinstance(item, (list, tuple)) and item else item
         is_batch = isinstance(part, Tensor) and part.ndim == 4 and part.is_floating_point()
         if not is_batch or (parts and part.shape[1:] != parts[0].shape[1:]):
             raise ValueError(f'images must be float batches (N, C, H, W) of one size, but one is {_form(part)}.')

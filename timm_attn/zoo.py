@@ -199,11 +199,10 @@ def _try_config(row: Model, attn_kwargs: Mapping[str, Any] | None, kwargs: Mappi
     Raises:
         ValueError: it is no model, or much larger than its weights.
     """
-    said = {**(kwargs.get('pretrained_model_args') or {}), 'device': 'meta'}
-    said.pop('attn_kwargs', None)
+    said = dict(kwargs.get('pretrained_model_args') or {})
+    options = said.pop('attn_kwargs', None)
     try:
-        options = attn_kwargs or (kwargs.get('pretrained_model_args') or {}).get('attn_kwargs')
-        model = row.build(options, None, **said)
+        model = row.build(attn_kwargs or options, None, **{**said, 'device': 'meta'})
     except (AssertionError, AttributeError, KeyError, OverflowError, RuntimeError, TypeError) as error:
         raise ValueError(f'{file} does not describe a {row.name}: {" ".join(str(error).split())}') from error
     weights.check_size(model, kwargs.get('pretrained_cfg'), file)
