@@ -12,7 +12,7 @@ from timm.models import get_arch_pretrained_cfgs, save_for_hf
 from torch import Tensor
 from torchvision.transforms.functional import to_tensor
 
-from tests.support.commands import run_cli
+from tests.support.commands import fail_cli, run_cli
 from timm_attn import ATTENTION, BACKBONES
 from timm_attn.attach import attention_layers
 from timm_attn.data.fashion_mnist import FashionMNIST
@@ -146,7 +146,7 @@ def test_names_without_weights_of_their_own() -> None:
         RuntimeError, match='for resnet50_gc: use resnet50_gc.from_a1_in1k, which starts from the plain'
     ):
         timm.create_model('resnet50_gc', pretrained=True)
-    with pytest.raises(RuntimeError, match="resnet18 has no weights 'x': choose from from_a1_in1k, from_a2_in1k"):
+    with pytest.raises(RuntimeError, match="from_x.: resnet18 has no weights 'x'; choose from from_a1_in1k, from_a2"):
         timm.create_model('resnet18_gc.from_x', pretrained=True)
     with pytest.raises(ValueError, match='folds the plain weights: it takes no pretrained_filter_fn'):
         timm.create_model(NAME, pretrained=True, pretrained_filter_fn=lambda state_dict, model: state_dict)
@@ -160,6 +160,16 @@ def test_an_offline_hub_is_said_at_once() -> None:
 def test_commands_know_the_tags(capsys: pytest.CaptureFixture[str]) -> None:
     picture = Path(__file__).parents[1] / 'docs' / 'samples' / 'coat_17.png'
     assert 'coat' in run_cli(capsys, 'predict', NAME, picture)
+    for command in ('path', 'remove', 'import'):
+        said = fail_cli(capsys, 'weights', command, NAME)
+        assert f'{NAME} has no file of its own: it starts from the weights of the plain net' in said
+
+
+@pytest.mark.parametrize('place', ['inference mode', 'another default device'])
+def test_where_the_start_is_computed_does_not_matter(place: str, plain: Any) -> None:
+    with torch.inference_mode() if place == 'inference mode' else torch.device('meta'):
+        model = timm.create_model(NAME, pretrained=True, device='cpu')
+    assert_same_outputs(model, plain)
 
 
 def test_all_layers_are_at_their_start() -> None:

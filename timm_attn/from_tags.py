@@ -83,7 +83,7 @@ def folded(state_dict: Mapping[str, Any], name: str, plain: str, options: Mappin
         ValueError: it is not of that plain net, or the attention cannot be folded.
     """
     tensors = convert_state_dict(state_dict, plain)
-    net = timm.create_model(name, **{**options, **sizes_of(tensors, plain)})
+    net = timm.create_model(name, device='cpu', **{**options, **sizes_of(tensors, plain)})
     return warm_start(net, tensors).state_dict()
 
 
@@ -91,7 +91,9 @@ def _sources(plain: str, tag: str, kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """Where the plain net's checkpoint is: a verified file for one of ours, else what timm has."""
     cfg = get_arch_pretrained_cfgs(plain).get(f'{plain}.{tag}')
     if cfg is None:
-        raise RuntimeError(f'{plain} has no weights {tag!r}: choose from {", ".join(plain_cfgs(plain)) or "none"}.')
+        valid = ', '.join(plain_cfgs(plain)) or 'none'
+        asked = f'Invalid pretrained tag ({PREFIX}{tag})'
+        raise RuntimeError(f'{asked}: {plain} has no weights {tag!r}; choose from {valid}.')
     registered = {key: getattr(cfg, key) for key in _SOURCES if getattr(cfg, key)}
     fields = weights.cfg_fields(kwargs.get('pretrained_cfg'))
     given = {key: fields[key] for key in _SOURCES if fields.get(key)}

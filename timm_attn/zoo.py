@@ -137,7 +137,10 @@ def _register(model: Model, published: Sequence[weights.Checkpoint], starts: Map
     name, entrypoint = model.name, _entrypoint(model)
     entrypoint.__doc__ = model.describe([f'{c.tag} ({c.row.state})' for c in published])
     cfg = model.backbone.cfg
-    trained = {c.full_name: {**cfg, **c.cfg, **weights.source_fields(c)} for c in published}
+    trained = {
+        c.full_name: {**cfg, **c.cfg, **weights.source_fields(c), 'license': c.license and c.license.lower()}
+        for c in published
+    }
     # the first star marks the default of timm, which is never a start
     own = {**{f'{key}*': row for key, row in trained.items()}, f'{name}.*': dict(cfg)}
     default_cfgs.update(generate_default_cfgs({**{f'{name}.{tag}': row for tag, row in starts.items()}, **own}))
@@ -196,11 +199,10 @@ def _try_config(row: Model, attn_kwargs: Mapping[str, Any] | None, kwargs: Mappi
     Raises:
         ValueError: it is no model, or much larger than its weights.
     """
-    said = {**(kwargs.get('pretrained_model_args') or {}), 'device': 'meta'}
-    said.pop('attn_kwargs', None)
+    said = dict(kwargs.get('pretrained_model_args') or {})
+    options = said.pop('attn_kwargs', None)
     try:
-        options = attn_kwargs or (kwargs.get('pretrained_model_args') or {}).get('attn_kwargs')
-        model = row.build(options, None, **said)
+        model = row.build(attn_kwargs or options, None, **{**said, 'device': 'meta'})
     except (AssertionError, AttributeError, KeyError, OverflowError, RuntimeError, TypeError) as error:
         raise ValueError(f'{file} does not describe a {row.name}: {" ".join(str(error).split())}') from error
     weights.check_size(model, kwargs.get('pretrained_cfg'), file)

@@ -1,11 +1,13 @@
 """What warm_start refuses."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import timm
 import torch
+from timm.utils.model import freeze_batch_norm_2d
 from torch import Tensor, nn
 
 import timm_attn
@@ -64,6 +66,24 @@ BAD: dict[str, tuple[Callable[[], Any], Callable[[], Any], dict[str, Any], str]]
     'loaded weights': (
         lambda: timm.create_model('cifar_resnet20_se', pretrained=True), plain_net, {}, 'The model was trained',
     ),
+    'weights without values': (
+        lambda: timm.create_model('cifar_resnet20_se'),
+        lambda: timm.create_model('cifar_resnet20', device='meta'),
+        {},
+        'weights are on the meta device and have no values: conv1.weight',
+    ),
+    'shared weights': (
+        lambda: sharing(timm.create_model('cifar_resnet20_se')),
+        lambda: state_of(plain_net()),
+        {},
+        r'CifarResNet shares layer1.0.conv1.weight with another layer, and the plain net does not',
+    ),
+    'frozen norms': (
+        lambda: freeze_batch_norm_2d(timm.create_model('cifar_resnet20_se')),
+        plain_net,
+        {},
+        'layer1.0 needs the factor 1 .* activation, or weights that are frozen or shared. makes it 2',
+    ),
     'meta device': (
         lambda: timm.create_model('cifar_resnet20_se', device='meta'), plain_net, {}, 'meta device and has no values',
     ),
@@ -97,7 +117,25 @@ BAD: dict[str, tuple[Callable[[], Any], Callable[[], Any], dict[str, Any], str]]
         dict(images=torch.zeros(32, 3, 28, 28, dtype=torch.uint8)),
         'images must be float batches',
     ),
+    'images without images': (
+        lambda: timm.create_model('cifar_resnet20_simam'), plain_net, dict(images=256), 'but one is int',
+    ),
+    'images by name': (
+        lambda: timm.create_model('cifar_resnet20_simam'), plain_net, dict(images='folder'), 'but one is str',
+    ),
+    'images under keys': (
+        lambda: timm.create_model('cifar_resnet20_simam'),
+        plain_net,
+        dict(images=[{'image': real_images(16)}]),
+        'but one is dict',
+    ),
 }  # fmt: skip
+
+
+def sharing(net: Any) -> nn.Module:
+    net.layer1[1].conv1 = net.layer1[0].conv1
+    model: nn.Module = net
+    return model
 
 
 def other_strides(net: Any) -> nn.Module:
@@ -123,3 +161,16 @@ def test_bad_input_is_one_sentence_and_changes_nothing(what: str) -> None:
         timm_attn.warm_start(model, give(), **arguments)
     assert str(caught.value).endswith('.') and '\n' not in str(caught.value)
     assert not before or is_unchanged(model, before)
+
+
+def test_frozen_norms_may_stay_where_nothing_is_scaled() -> None:
+    plain = plain_net().eval()
+    model = timm_attn.warm_start(freeze_batch_norm_2d(timm.create_model('cifar_resnet20_gc')), plain).eval()
+    images = real_images(4)
+    torch.testing.assert_close(model(images), plain(images), atol=1e-5, rtol=1e-4)
+
+
+def test_a_warning_points_to_the_call() -> None:
+    with pytest.warns(UserWarning, match='approximate') as caught:
+        timm_attn.warm_start(timm.create_model('cifar_resnet20_simam'), plain_net())
+    assert [Path(warning.filename) for warning in caught] == [Path(__file__)]

@@ -126,7 +126,16 @@ def test_the_folder_of_the_store(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
         raise RuntimeError('Could not determine home directory.')  # as for a user id without an entry
 
     monkeypatch.setattr(Path, 'home', homeless)
-    with pytest.raises(RuntimeError, match='Could not determine home'):
+    with pytest.raises(RuntimeError, match='There is no home folder for the weights: set TIMM_ATTN_HOME'):
+        timm.create_model(NAME, pretrained=True)
+    monkeypatch.setenv('TIMM_ATTN_HOME', '~no_such_user/weights')
+    with pytest.raises(RuntimeError, match='There is no folder ~no_such_user/weights for the weights: set TIMM_ATTN_H'):
+        timm.create_model(NAME, pretrained=True)
+    (tmp_path / 'file').write_text('')
+    monkeypatch.setenv('TIMM_ATTN_HOME', str(tmp_path / 'file'))
+    with pytest.raises(
+        OSError, match=r'file/\S+ cannot be read \(Not a directory\): choose another folder by TIMM_ATTN'
+    ):
         timm.create_model(NAME, pretrained=True)
 
 

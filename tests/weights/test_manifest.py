@@ -35,6 +35,7 @@ def test_manifest_and_registry_agree() -> None:
     for c in checkpoints():
         cfg = timm.get_pretrained_cfg(c.full_name, allow_unregistered=False)
         assert cfg is not None and cfg.num_classes == c.cfg['num_classes'] and cfg.has_weights
+        assert cfg.license == (c.license.lower() if c.license else None)
     tags = {
         (name, cfg) for name in zoo.names() for cfg in zoo.default_cfgs[name].cfgs if cfg and not cfg.startswith(PREFIX)
     }

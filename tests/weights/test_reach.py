@@ -70,7 +70,7 @@ def test_a_hub_without_an_answer(
 
 
 def test_offline() -> None:
-    with pytest.raises(RuntimeError, match=f'{REPO}, but HF_HUB_OFFLINE is set: unset it once, or name weights of you'):
+    with pytest.raises(RuntimeError, match=f'{REPO}, but HF_HUB_OFFLINE is set: unset it once, or take weights of you'):
         load_net('resnet18')
 
 

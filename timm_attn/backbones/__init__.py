@@ -53,7 +53,6 @@ _IMAGENET = dict(
     interpolation='bilinear',
     mean=IMAGENET_DEFAULT_MEAN,
     std=IMAGENET_DEFAULT_STD,
-    license='apache-2.0',
 )
 _CIFAR = dict(
     num_classes=10,
@@ -65,7 +64,6 @@ _CIFAR = dict(
     std=(0.2023, 0.1994, 0.2010),
     first_conv='conv1',
     classifier='fc',
-    license='apache-2.0',
 )
 
 

@@ -44,7 +44,8 @@ def add_commands(commands: Commands) -> None:
     command.add_argument('--name', dest='model', default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     command.add_argument('--repo', required=True, metavar='ORG/NAME')
     command.add_argument('--tag', required=True, help='such as simam_in1k')
-    command.add_argument('--license', default='apache-2.0', help='SPDX; default: %(default)s')
+    what = 'SPDX; default: that of the weights that the training started from, or apache-2.0'
+    command.add_argument('--license', help=what)
     add_ema(command)
     command.add_argument(
         '--attn-kwargs', nargs='+', action='extend', type=_option, metavar='K=V', help='unless the file has them'
@@ -116,14 +117,14 @@ def _import(args: argparse.Namespace) -> None:
 def _publish(args: argparse.Namespace) -> None:
     from timm_attn.training.outcome import RECIPE, outcome
     from timm_attn.training.recipe import load_recipe
-    from timm_attn.weights.publish import manifest_row, metric_rows, prepare, push
+    from timm_attn.weights.publish import license_of, manifest_row, metric_rows, prepare, push
     from timm_attn.weights.trained import model_in, read_training_file
 
     content = read_training_file(args.checkpoint)
     run = outcome(args.checkpoint, content, args.ema)
     given = {key: getattr(args, key) for key in ('dataset', 'split', 'images', 'top1', 'top5', 'command')}
     given = {key: value for key, value in given.items() if value is not None}
-    name = args.model or model_in(content, args.checkpoint)
+    name = args.model or model_in(content, args.checkpoint).partition('.')[0]
     folder = args.output or Path(f'{name}.{args.tag}')
     record = prepare(
         args.checkpoint,
@@ -131,7 +132,7 @@ def _publish(args: argparse.Namespace) -> None:
         args.repo,
         folder,
         tag=args.tag,
-        license=args.license,
+        license=args.license or license_of(content, name),
         ema=args.ema,
         attn_kwargs=dict(args.attn_kwargs or ()),
         recipe=args.recipe or (RECIPE if run else ''),

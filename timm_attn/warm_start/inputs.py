@@ -33,15 +33,16 @@ def plain_weights(model: nn.Module, layers: Layers, state: Mapping[str, Tensor])
         raise ValueError(f'plain must be a net or its state dict, but is {type(state).__name__}.')
     own = {key: value for key, value in model.state_dict().items() if not key.startswith(_inside(layers))}
     head = {key for key in own if key.startswith(_classifier(model))}
-    absent = {key for key in own.keys() - state.keys() if not key.endswith('num_batches_tracked')}
+    absent, besides = (_without_counts(keys) for keys in (own.keys() - state.keys(), state.keys() - own.keys()))
     if absent == head:
         absent = set()
-    if absent or state.keys() - own.keys():
+    if absent or besides:
         raise ValueError(
             f'The weights are not those of the plain {type(model).__name__}: they lack {_few(absent)} and have '
-            f'{_few(state.keys() - own.keys())} besides; timm_attn.convert_state_dict reads other layouts.'
+            f'{_few(besides)} besides; timm_attn.convert_state_dict reads other layouts.'
         )
-    for key, value in state.items():
+    weights = {key: value for key, value in state.items() if key in own}
+    for key, value in weights.items():
         shape = tuple(getattr(value, 'shape', ()))
         if not isinstance(value, Tensor) or shape != own[key].shape:
             if key in head and isinstance(value, Tensor):
@@ -50,9 +51,11 @@ def plain_weights(model: nn.Module, layers: Layers, state: Mapping[str, Tensor])
                     'of the state dict, and the model keeps its own classifier.'
                 )
             raise ValueError(f"The weights are another net's: {key} is {shape}, but must be {tuple(own[key].shape)}.")
+        if value.is_meta:
+            raise ValueError(f'The weights are on the meta device and have no values: {key}.')
         if not value.isfinite().all():
             raise ValueError(f'The weights are not finite: {key}.')
-    return dict(state)
+    return weights
 
 
 def refuse_trained(model: nn.Module, layers: Layers, weights: Mapping[str, Tensor]) -> None:
@@ -75,9 +78,10 @@ def image_batch(model: Any, images: Tensor | Iterable[Any]) -> Tensor:
         ValueError: they are too few, not finite, or not as the net takes them.
     """
     parts: list[Tensor] = []
-    for part in [images] if isinstance(images, Tensor) else images:
-        part = part if isinstance(part, Tensor) else part[0]
-        if part.ndim != 4 or not part.is_floating_point() or (parts and part.shape[1:] != parts[0].shape[1:]):
+    for item in [images] if isinstance(images, Tensor) or not isinstance(images, Iterable) else images:
+        part: Any = item[0] if isinstance(item, (list, tuple)) and item else item
+        is_batch = isinstance(part, Tensor) and part.ndim == 4 and part.is_floating_point()
+        if not is_batch or (parts and part.shape[1:] != parts[0].shape[1:]):
             raise ValueError(f'images must be float batches (N, C, H, W) of one size, but one is {_form(part)}.')
         parts.append(part)
         if sum(map(len, parts)) >= _MOST:
@@ -114,5 +118,12 @@ def _few(keys: Iterable[str]) -> str:
     return ', '.join([first, *rest[:2]]) + (f' and {len(rest) - 2} more' if len(rest) > 2 else '')
 
 
-def _form(x: Tensor) -> str:
+def _without_counts(keys: Iterable[str]) -> set[str]:
+    """Without those of the batches that norms counted, which frozen norms do not have."""
+    return {key for key in keys if not key.endswith('num_batches_tracked')}
+
+
+def _form(x: Any) -> str:
+    if not isinstance(x, Tensor):
+        return type(x).__name__
     return f'{str(x.dtype).removeprefix("torch.")} {tuple(x.shape)}'

@@ -42,7 +42,10 @@ class Scales:
         (root_a, to_a), (root_b, to_b) = self._find(a), self._find(b)
         if root_a == root_b:
             if to_b != factor * to_a:
-                raise CannotFold(f'{why} needs the factor {factor} between two maps, but the net fixes {to_b / to_a}')
+                raise CannotFold(
+                    f'{why} needs the factor {factor} between two maps, but what cannot be scaled there (an '
+                    f'activation, or weights that are frozen or shared) makes it {to_b / to_a}'
+                )
             return
         if self._size[root_a] < self._size[root_b]:
             root_a, root_b, to_a, to_b, factor = root_b, root_a, to_b, to_a, 1 / factor

@@ -51,13 +51,31 @@ def warm_start(
     """
     layers = attention_layers(model)
     check_model(model, layers)
+    batch = None if images is None else image_batch(model, images)
+    # inference tensors do not tell which operations change them, and a default device may be another
+    with torch.inference_mode(False), torch.device('cpu'):
+        started = _started(model, layers, plain, batch)
+    _write(started, model)
+    return model
+
+
+def _started(
+    model: nn.Module,
+    layers: Mapping[str, AttentionLayer],
+    plain: nn.Module | Mapping[str, Tensor],
+    images: Tensor | None,
+) -> nn.Module:
+    """The net at its start: a copy of the model, which stays as it was, on the CPU and in float64."""
     weights = plain_weights(model, layers, plain.state_dict() if isinstance(plain, nn.Module) else plain)
     refuse_trained(model, layers, weights)
-    batch = None if images is None else image_batch(model, images)
-    net: Any = copy.deepcopy(model).to('cpu', torch.float64).eval()  # what goes wrong leaves the model as it was
+    net: Any = copy.deepcopy(model).to('cpu', torch.float64).eval()
     if hasattr(net, 'set_grad_checkpointing'):
         net.set_grad_checkpointing(False)
     net.load_state_dict(weights, strict=False)
+    loaded = net.state_dict()
+    for key, value in weights.items():
+        if not torch.equal(loaded[key], value.to(loaded[key])):
+            raise ValueError(f'{type(model).__name__} shares {key} with another layer, and the plain net does not.')
     example = _example(net)
     reference = _with_constants(net, dict.fromkeys(layers, 1.0))
     if isinstance(plain, nn.Module):
@@ -65,9 +83,9 @@ def warm_start(
     places = simam_places(net, example) if any(isinstance(layer, SimAM) for layer in layers.values()) else {}
     _report(_fold_exactly(net, reference, places, example))
     if places:
-        _approximate(net, reference, places, batch, model)
-    _write(net, model)
-    return model
+        _approximate(net, reference, places, images, model)
+    started: nn.Module = net
+    return started
 
 
 def _fold_exactly(net: nn.Module, reference: nn.Module, places: dict[str, Place], example: Tensor) -> list[Fold]:
@@ -101,7 +119,7 @@ def _approximate(
     """Gives what surrounds SimAM the statistics of gated maps, and warns of what remains."""
     if images is None:
         expect(net, places)
-        remains = 'images= makes it better'
+        remains = 'warm_start(..., images=...) makes it better'
     else:
         parameter = next(model.parameters())
         of: Any = dict(device=parameter.device, dtype=torch.promote_types(parameter.dtype, torch.float32))
@@ -109,7 +127,7 @@ def _approximate(
         share = match(reference.eval().to(**of), matched, places, images.to(**of))
         net.load_state_dict(matched.state_dict())
         remains = f'on these images its outputs differ by {share:.1%} of their size'
-    warnings.warn(f'The gate of SimAM depends on the data: the start is approximate, {remains}.', stacklevel=3)
+    warnings.warn(f'The gate of SimAM depends on the data: the start is approximate, {remains}.', stacklevel=4)
 
 
 def _with_constants(net: nn.Module, factors: Mapping[str, float]) -> nn.Module:
@@ -129,7 +147,8 @@ def _example(net: Any) -> Tensor:
         strides = [info['reduction'] for info in getattr(net, 'feature_info', [])]
         height, width = (min(side, max(16, 2 * max(strides, default=32))) for side in (height, width))
     generator = torch.Generator().manual_seed(0)
-    return torch.randn(2, input_channels(net), height, width, generator=generator, dtype=torch.float64)
+    shape = (2, input_channels(net), height, width)
+    return torch.randn(shape, generator=generator, dtype=torch.float64)
 
 
 @torch.no_grad()
@@ -167,7 +186,7 @@ def _report(folds: list[Fold]) -> None:
     }
     if far:
         listed = ', '.join(f'{path} ({scale})' for path, scale in far.items())
-        warnings.warn(f'Maps are scaled far, which costs accuracy in half precision: {listed}.', stacklevel=3)
+        warnings.warn(f'Maps are scaled far, which costs accuracy in half precision: {listed}.', stacklevel=4)
 
 
 @torch.no_grad()

@@ -66,20 +66,21 @@ def path_of(full_name: str, folder: str | Path | None = None) -> Path:
 
 
 def fetch(full_names: Sequence[str], folder: str | Path | None = None) -> Iterator[str]:
-    """One line per checkpoint as soon as its file is here; all of the manifest where no name is given.
+    """One line per checkpoint as soon as its file is here, or why it is not; all of the manifest without a name.
 
     Raises:
-        RuntimeError: at the end, with a sentence for each that could not be fetched.
+        RuntimeError: at the end, if any could not be fetched.
     """
-    failures = []
-    for full_name in full_names or [c.full_name for c in checkpoints()]:
+    asked, failed = full_names or [c.full_name for c in checkpoints()], 0
+    for full_name in asked:
         try:
             checkpoint = find_full_name(full_name)
             yield f'{checkpoint.full_name}: {verified_path(checkpoint, folder)}'
         except (RuntimeError, OSError) as error:  # one failure stops no other download
-            failures.append(str(error))
-    if failures:
-        raise RuntimeError('\n'.join(failures))
+            failed += 1
+            yield f'{full_name}: {" ".join(str(error).split())}'
+    if failed:
+        raise RuntimeError(f'{failed} of {len(asked)} checkpoints could not be fetched.')
 
 
 def remove(full_name: str, folder: str | Path | None = None) -> list[Path]:

@@ -205,6 +205,8 @@ def find_checkpoint(name: str, tag: str | None = None) -> Checkpoint:
         if tag in (None, checkpoint.tag):
             return checkpoint
     if tag is not None:
+        if f'{name}.{tag}' in get_arch_pretrained_cfgs(name):
+            raise RuntimeError(f'{name}.{tag} has no file of its own: it starts from the weights of the plain net.')
         tags = ', '.join(n.partition('.')[2] for n in get_arch_pretrained_cfgs(name) if '.' in n) or 'none'
         raise RuntimeError(f'Invalid pretrained tag ({tag}) for {name}: its tags are {tags}.')
     start = ''.join(f'{n}, which starts from the plain net, ' for n in timm.list_pretrained(f'{name}.*'))

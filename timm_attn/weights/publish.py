@@ -19,9 +19,10 @@ from timm.models import is_model_in_modules, save_for_hf
 from timm_attn.attention import attention_layers
 from timm_attn.weights.manifest import HUB_PATTERNS, LICENSE, PATTERNS, Checkpoint
 from timm_attn.weights.store import file_digest
-from timm_attn.weights.trained import input_settings, read_training_file, trained_model
+from timm_attn.weights.trained import input_settings, read_training_file, trained_model, training_arguments
 
 FILENAME = 'model.safetensors'
+LICENSE_BY_DEFAULT = 'apache-2.0'
 _logger = logging.getLogger(__name__)
 
 
@@ -106,6 +107,25 @@ def prepare(
             folder.rmdir()
         whole.rename(folder)
     return record
+
+
+def license_of(content: Mapping[str, Any], name: str) -> str:
+    """The licence of the weights that a training started from; the default one if it started from none.
+
+    Args:
+        content: of the checkpoint, of read_training_file.
+        name: of the model, where the checkpoint does not say it.
+
+    Raises:
+        ValueError: the licence of those weights is not known.
+    """
+    if not training_arguments(content).get('pretrained'):
+        return LICENSE_BY_DEFAULT
+    start = content.get('arch') or name
+    cfg = timm.models.get_arch_pretrained_cfgs(start.partition('.')[0]).get(start)
+    if cfg is None or not cfg.license:
+        raise ValueError(f'No licence is known of {start}, from which the training started: name one with --license.')
+    return cfg.license
 
 
 def metric_rows(given: Mapping[str, Any], measured: Mapping[str, Any] | None) -> list[dict[str, Any]]:

@@ -34,8 +34,8 @@ def require_reachable(name: str) -> None:
         why, remedy = silence(), 'connect, or set HF_ENDPOINT to a mirror'
     if why:
         raise RuntimeError(
-            f'The weights of {name} must be fetched from {constants.ENDPOINT}/{repo}, but {why}: {remedy}, or name '
-            'weights of your own with --checkpoint.'
+            f'The weights of {name} must be fetched from {constants.ENDPOINT}/{repo}, but {why}: {remedy}, or take '
+            'weights of your own.'
         )
 
 

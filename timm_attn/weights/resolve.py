@@ -49,7 +49,15 @@ def check_config(kwargs: Mapping[str, Any], own: Mapping[str, Any]) -> str:
     if not cfg.get('source'):
         return ''
     file = f'The config.json of {cfg.get("hf_hub_id") or cfg.get("file")}'
-    said = model_metadata(kwargs.get('pretrained_model_args') or {}, file)
+    _check_description(cfg, kwargs.get('pretrained_model_args') or {}, own, file)
+    for path in Path(cfg['file']).glob('*.bin') if cfg['source'] == 'local-dir' else ():
+        read_checkpoint(path)  # timm opens them itself, without these checks
+    return file
+
+
+def _check_description(cfg: Mapping[str, Any], model_args: Any, own: Mapping[str, Any], file: str) -> None:
+    """Raises ValueError for what is not on the allow-list, out of bounds, or contradicts itself or the model's cfg."""
+    said = model_metadata(model_args, file)
     model_metadata({'num_classes': cfg.get('num_classes')}, file)
     size = input_metadata(cfg, file).get('input_size')
     class_names(cfg.get('label_names'), file)
@@ -59,9 +67,6 @@ def check_config(kwargs: Mapping[str, Any], own: Mapping[str, Any]) -> str:
     for key, value in (('num_classes', cfg.get('num_classes')), ('in_chans', size[0] if size else None)):
         if value is not None and said.get(key, value) != value:
             raise ValueError(f'{file} contradicts itself: {key} is {said[key]} and {value}.')
-    for path in Path(cfg['file']).glob('*.bin') if cfg['source'] == 'local-dir' else ():
-        read_checkpoint(path)
-    return file
 
 
 def check_size(model: nn.Module, cfg: Any, file: str) -> None:

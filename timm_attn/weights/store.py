@@ -25,9 +25,13 @@ class Stored(NamedTuple):
 def store_dir(folder: str | Path | None = None) -> Path:
     """The folder asked for (timm's cache_dir), $TIMM_ATTN_HOME, or timm_attn in the user's cache folder."""
     chosen = folder or os.environ.get('TIMM_ATTN_HOME')
-    if chosen:
-        return Path(chosen).expanduser()
-    return Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / 'timm_attn'
+    try:
+        if chosen:
+            return Path(chosen).expanduser()
+        return Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache') / 'timm_attn'
+    except RuntimeError as error:  # there is no such user
+        what = f'folder {chosen}' if chosen else 'home folder'
+        raise RuntimeError(f'There is no {what} for the weights: set TIMM_ATTN_HOME to one that exists.') from error
 
 
 def stored(checkpoint: Checkpoint, folder: str | Path | None = None) -> Stored | None:
@@ -99,6 +103,9 @@ def imported(checkpoint: Checkpoint, folder: str | Path | None = None) -> dict[s
         return note
     except FileNotFoundError:
         return {}
+    except (NotADirectoryError, PermissionError) as error:
+        what = f'{path} cannot be read ({error.strerror})'
+        raise OSError(error.errno, f'{what}: choose another folder by TIMM_ATTN_HOME') from error
     except (ValueError, KeyError, TypeError, RecursionError, IsADirectoryError) as error:
         raise RuntimeError(
             f'{path} is damaged ({error!r}): `timm-attn weights remove {checkpoint.full_name}` removes it.'
