@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests.support.images import MODEL, short
+from tests.support.images import MODEL, short, write_folders
 from timm_attn.training import checkpoint
 from timm_attn.training.recipe import Recipe
 from timm_attn.training.runner import train
@@ -67,8 +67,6 @@ DAMAGES: list[tuple[tuple[Any, ...], Any, str]] = [
 
 @pytest.fixture(scope='module')
 def run(folders: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    from images import write_folders
-
     root = tmp_path_factory.mktemp('damaged')
     images = write_folders(root / 'images', 20, classes=2)
     train(short(**RECIPE), MODEL, images, root / 'out')
