@@ -1,0 +1,302 @@
+"""fuse: what is left of a net, and that the rest computes the same. Every name is checked by scripts/timm_suite.py."""
+
+import copy
+import pickle
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import timm
+import torch
+from timm.data import resolve_model_data_config
+from torch import Tensor, fx, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from tests.support.fused import relative
+from tests.support.timm_extra import build, images
+from timm_attn import fuse
+from timm_attn.attention import AttentionLayer
+from timm_attn.fused_layers import PackedConv2d
+
+# a net -> the norms that no convolution can take outside of its attention layers, and the other layers that are left
+NETS = {
+    'resnet18': (0, {'FusedAddition': 8}),
+    'resnet18_se': (0, {'FusedAttention': 8}),
+    'resnet50_simam': (0, {'FusedSimAM': 16, 'FusedAddition': 16}),
+    'mobilenetv2_100': (0, {'FusedAddition': 10}),
+    'mobilenetv2_simam': (0, {'FusedSimAM': 17, 'FusedAddition': 10}),
+    'mobilenetv2_cbam': (0, {'FusedAttention': 17}),
+    'resnet18_bam': (0, {'FusedAttention': 3, 'FusedAddition': 8}),
+    'cifar_resnet20_gc': (0, {'FusedAttention': 9}),
+    'cifar_mobilenetv2_srm': (0, {'FusedAttention': 17}),
+    'cifar_preresnet20_simam': (10, {'FusedAttention': 9}),
+    'cifar_densenet100_12_bam': (51, {'FusedAttention': 4}),
+    'squeezenet1_1_bam': (0, {'FusedAttention': 3}),
+}
+
+
+def kinds(net: nn.Module) -> Counter[str]:
+    """How many of which layer, those inside attention layers left out."""
+    inside = {id(part) for m in net.modules() if isinstance(m, AttentionLayer) for part in m.modules()}
+    return Counter(type(m).__name__ for m in net.modules() if id(m) not in inside)
+
+
+@pytest.mark.parametrize('name', NETS)
+def test_what_is_left(name: str) -> None:
+    model = build(name).double()
+    x = images(model).double()
+    before = copy.deepcopy(model.state_dict())
+    with torch.no_grad():
+        expected = model(x)
+        fused: Any = fuse(model)
+        for memory_format in (torch.contiguous_format, torch.channels_last):
+            shown = x.contiguous(memory_format=memory_format)
+            assert relative(fused(shown), expected) < 1e-11
+            assert torch.equal(shown, x)
+    assert relative(fused(x), expected) < 1e-11  # with gradients wanted
+    torch.testing.assert_close(model.state_dict(), before, rtol=0, atol=0)
+    left = kinds(fused)
+    norms, layers = NETS[name]
+    assert sum(count for kind, count in left.items() if 'Norm' in kind) == norms
+    assert {kind: count for kind, count in left.items() if kind.startswith('Fused') and kind != 'FusedNet'} == layers
+    assert not any(getattr(node.target, '__name__', '') == 'add' for node in fused.layers.graph.nodes)
+
+
+@pytest.mark.parametrize('name', ['cifar_resnet20_simam', 'cifar_preresnet20_cbam'])
+def test_graphs_of_it(name: str) -> None:
+    """Scripted, exported for every size, copied, pickled, and fused again."""
+    fused = fuse(build(name))
+    x = images(fused)
+    sizes = dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC)
+    program = torch.export.export(fused, (x,), dynamic_shapes=(sizes,)).module()
+    twins = (program, torch.jit.script(fused), copy.deepcopy(fused), pickle.loads(pickle.dumps(fused)), fuse(fused))
+    for net in twins[2:]:  # they still end in place
+        flags = [sum('overwrite' in map(str, n.kwargs.values()) for n in g.layers.graph.nodes) for g in (net, fused)]
+        assert flags[0] == flags[1] >= 19
+    with torch.no_grad():
+        for twin in twins:
+            for other in (x, torch.randn(3, x.shape[1], x.shape[2] + 32, x.shape[3] + 64)):
+                torch.testing.assert_close(twin(other), fused(other), rtol=1e-4, atol=1e-4)
+
+
+def test_compiled() -> None:
+    fused = fuse(build('cifar_resnet20_simam'))
+    x = images(fused)
+    with torch.no_grad():
+        actual = torch.compile(fused, backend='aot_eager', fullgraph=True)(x)
+        torch.testing.assert_close(actual, fused(x), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize('name', ['cifar_resnet20_simam', 'cifar_resnet20_se', 'cifar_resnet20_cbam'])
+def test_half_precision(name: str) -> None:
+    """As near to the float64 net as the net of that dtype itself."""
+    model = build(name).double()
+    x = images(model).double()
+    with torch.no_grad():
+        exact = model(x)
+        for dtype in (torch.bfloat16, torch.float16):
+            half = copy.deepcopy(model).to(dtype)
+            plain, fused = (net(x.to(dtype)) for net in (half, fuse(half)))
+            assert fused.dtype == dtype and relative(fused, exact) <= 2 * relative(plain, exact)
+
+
+def test_a_channel_that_its_norm_switches_off() -> None:
+    model = build('cifar_resnet20_simam').double()
+    for norm in [m for m in model.modules() if isinstance(m, _BatchNorm)]:
+        norm.weight.data[::3] = 0
+    x = images(model).double()
+    for fused in (fuse(model), torch.jit.script(fuse(model))):
+        with torch.no_grad():
+            assert relative(fused(x), model(x)) < 1e-11
+
+
+@pytest.mark.parametrize('groups', [1, 4])
+def test_a_packed_convolution(groups: int) -> None:
+    """Of whatever size the map is, after whatever happened to the weight, wherever it is called."""
+    conv = nn.Conv2d(8, 12, 3, stride=2, padding=(1, 2), dilation=(1, 2), groups=groups).requires_grad_(False)
+    packed = PackedConv2d(conv)
+    sizes = [(2, 8, 20, 24), (1, 8, 9, 31), (2, 8, 20, 24), (5, 8, 12, 12)]
+
+    def check(expected: Any = conv) -> None:
+        for size in sizes:
+            x = torch.randn(size)
+            for shown in (x, x.contiguous(memory_format=torch.channels_last), x[:, :, ::2]):
+                torch.testing.assert_close(packed(shown), expected(shown), rtol=1e-4, atol=1e-5)
+
+    for mode in (torch.no_grad, torch.inference_mode):
+        with mode():
+            check()
+            assert packed._packed is not None
+            conv.weight.mul_(2)
+            check()
+            conv.weight.data = torch.randn_like(conv.weight)
+            check()
+    twin = copy.deepcopy(packed)
+    assert twin._packed is pickle.loads(pickle.dumps(packed))._packed is None
+    with torch.inference_mode():
+        packed = PackedConv2d(copy.deepcopy(conv))
+        check()
+        packed.double()(torch.randn(sizes[0]).double())
+        packed.float()
+        check()
+    with torch.no_grad(), torch.autocast('cpu', dtype=torch.bfloat16):
+        assert packed(torch.randn(sizes[0])).dtype == torch.bfloat16
+    twin(torch.randn(sizes[0], requires_grad=True)).sum().backward()
+    with torch.no_grad(), torch.backends.mkldnn.flags(enabled=False):
+        twin(torch.randn(sizes[0]))
+    assert twin._packed is None
+
+
+def test_a_packed_convolution_whose_weight_is_at_the_address_of_an_old_one() -> None:
+    conv = nn.Conv2d(64, 64, 3).requires_grad_(False)
+    packed, x = PackedConv2d(conv), torch.randn(1, 64, 9, 9)
+    for _ in range(8):
+        for _ in range(2):
+            state = {k: torch.randn_like(v) for k, v in conv.state_dict().items()}
+            for layer in (conv, packed):
+                layer.load_state_dict(state, assign=True)
+        with torch.no_grad():
+            torch.testing.assert_close(packed(x), conv(x), rtol=1e-4, atol=1e-4)
+
+
+def test_it_is_a_net_of_timm() -> None:
+    model = timm.create_model('cifar_resnet20_eca', num_classes=7, drop_rate=0.5).train()
+    model.set_grad_checkpointing()
+    fused: Any = fuse(model)
+    assert model.training and model.grad_checkpointing and not fused.training
+    assert resolve_model_data_config(fused) == resolve_model_data_config(model) and fused.num_classes == 7
+    assert not any(p.requires_grad for p in fused.parameters()) and all(p.requires_grad for p in model.parameters())
+    assert fused.eval() is fused
+    with pytest.raises(RuntimeError, match='A fused net is for inference'):
+        fused.train()
+    assert not any(module.training for module in fused.modules())
+
+
+def test_it_overwrites_where_nobody_watches() -> None:
+    fused: Any = fuse(build('cifar_resnet20_se'))
+    x = images(fused)
+    assert not fused._may_overwrite(fx.Proxy(fx.Node(fx.Graph(), 'x', 'placeholder', 'x', (), {})))
+    assert fused._may_overwrite(x) and fuse(fused)._may_overwrite(x)
+    handle = fused.get_submodule('layers.layer2.1.block_attn.layer.fc1').register_forward_pre_hook(lambda m, x: None)
+    assert not fused._may_overwrite(x)
+    handle.remove()
+    assert fused._may_overwrite(x)
+    end, map_ = fused.layers.layer1.get_submodule('0.block_attn'), torch.randn(2, 16, 8, 8)
+    before = map_.clone()
+    with torch.no_grad():
+        step_by_step = end(map_)  # as any caller may
+        assert torch.equal(map_, before)
+        assert torch.equal(end(map_, overwrite=True), map_) and not torch.equal(map_, before)
+    torch.testing.assert_close(map_, step_by_step)
+
+
+def test_features() -> None:
+    net = timm.create_model('cifar_resnet20_simam', features_only=True).eval()
+    x = torch.randn(2, 3, 32, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(fuse(net)(x), net(x), rtol=1e-4, atol=1e-5)
+
+
+class Shared(nn.Module):
+    """One convolution and one norm, called twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm, self.act = nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.norm(self.conv(x))
+        return self.act(self.norm(self.conv(y)) + y + y)
+
+
+def test_layers_called_twice_stay() -> None:
+    net = Shared().double().eval()
+    nn.init.normal_(net.norm.running_mean)
+    x = torch.randn(2, 4, 8, 8, dtype=torch.float64)
+    with torch.no_grad():
+        torch.testing.assert_close(fuse(net)(x), net(x))
+
+
+class Branching(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x if x.sum() > 0 else -x
+
+
+def test_what_cannot_be_fused() -> None:
+    with pytest.raises(ValueError, match='Branching cannot be fused, torch.fx cannot follow it'):
+        fuse(Branching())
+    for net in (torch.jit.script(nn.ReLU()), torch.compile(nn.ReLU())):
+        with pytest.raises(ValueError, match='a scripted or compiled net cannot be fused'):
+            fuse(net)
+
+
+def twice(layer: Any, inputs: Any, output: Tensor) -> Tensor:
+    return 2 * output
+
+
+@pytest.mark.parametrize(
+    'hook', [lambda conv: conv.register_forward_hook(twice), lambda conv: torch.nn.utils.spectral_norm(conv)]
+)
+def test_layers_with_hooks_stay(hook: Any) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU()).eval()
+    hook(net[0])
+    x = torch.randn(2, 3, 8, 8)
+    fused = fuse(net)
+    with torch.no_grad():
+        assert (fused(x) - net(x)).abs().max() < 1e-5
+
+
+def set_forward(net: Any) -> None:
+    forward = net.forward
+    net.forward = lambda x: 2 * forward(x)
+
+
+OF_ITS_OWN: dict[str, Callable[[nn.Module], Any]] = {
+    'hook': lambda net: net.register_forward_hook(twice),
+    'hook with keywords': lambda net: net.register_forward_hook(lambda *args: None, with_kwargs=True),
+    'pre-hook': lambda net: net.register_forward_pre_hook(lambda layer, inputs: None),
+    'forward': set_forward,
+}
+
+
+@pytest.mark.parametrize('change', OF_ITS_OWN.values(), ids=OF_ITS_OWN)
+def test_a_net_with_hooks_of_its_own_is_refused(change: Any) -> None:
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).eval()
+    change(net)
+    with pytest.raises(
+        ValueError, match='Sequential cannot be fused: the net itself or all modules have forward hooks'
+    ):
+        fuse(net)
+    wrapped = nn.Sequential(net, nn.ReLU()).eval()  # as part of another it stays as it is
+    x = torch.randn(2, 3, 8, 8)
+    with torch.no_grad():
+        torch.testing.assert_close(fuse(wrapped)(x), wrapped(x))
+
+
+def test_hooks_of_all_modules_are_refused() -> None:
+    handle = nn.modules.module.register_module_forward_hook(lambda *args: None)
+    try:
+        with pytest.raises(ValueError, match='or all modules have forward hooks'):
+            fuse(nn.ReLU())
+    finally:
+        handle.remove()
+    with pytest.raises(ValueError, match='its outputs come from hooks'):
+        fuse(timm.create_model('resnet18', features_only=True, feature_cls='hook'))
+
+
+def test_hooks_of_a_part_stay() -> None:
+    """One that records, on a stage."""
+    net = build('cifar_resnet20_se')
+    seen: list[Tensor] = []
+    net.layer2.register_forward_hook(lambda layer, inputs, output: seen.append(output))
+    x, fused = images(net), fuse(net)
+    with torch.no_grad():
+        expected = net(x)
+        torch.testing.assert_close(fused(x), expected, rtol=1e-4, atol=1e-4)
+    assert len(seen) == 2
+    torch.testing.assert_close(seen[1], seen[0], rtol=1e-4, atol=1e-4)
+
+
+# a norm -> whether it goes into the convolution
