@@ -89,15 +89,17 @@ def measure(key: str, start: str, images: Tensor, labels: Tensor, tests: Loader)
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument('data', type=Path)
-    data = parser.parse_args().data
+    parser.add_argument('--net', help='measures this one alone, such as simam, and keeps the other rows')
+    args = parser.parse_args()
+    data = args.data
     torch.set_num_threads(1)
     warnings.filterwarnings('ignore', message='.*SimAM')
     config = resolve_model_data_config(timm.create_model(PLAIN))
     images, labels = next(iter(eval_loader(FashionMNIST('train', data), config, batch_size=TRAINED_ON)))
     tests = eval_loader(FashionMNIST('validation', data), config)
-    rows = []
+    rows = [row for row in json.loads(OUTPUT.read_text())['rows'] if row['net'] != args.net] if args.net else []
     for key, of_net in starts().items():
-        for start in of_net:
+        for start in of_net if args.net in (None, key) else ():
             rows.append(measure(key, start, images, labels, tests))
             print(json.dumps(rows[-1]), flush=True)
     about = dict(
@@ -107,6 +109,7 @@ def main() -> None:
         torch=torch.__version__,
         seeds=SEEDS,
     )
+    rows.sort(key=lambda row: list(starts()).index(row['net']))
     OUTPUT.write_text(json.dumps({**about, 'rows': rows}, indent=1) + '\n', encoding='utf-8')
 
 

@@ -15,7 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from timm_attn.attention import SimAM, attention_layers
 
 _TYPICAL = 0.7  # of the gate, where nothing else is known
-_BETWEEN = 0.2  # of a channel's variance is between images, the rest within them
+_BETWEEN = 0.1  # of a channel's variance is between images, the rest within them
 _LEAST = 1e-12  # variance
 
 
