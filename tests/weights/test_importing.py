@@ -1,9 +1,5 @@
 """Every checkpoint of the authors, from a file in their format that a user downloaded to `pretrained=True`."""
 
-import argparse
-import os
-import re
-import time
 from pathlib import Path
 from typing import Any
 
@@ -12,60 +8,22 @@ import pytest
 import timm
 import torch
 
-from tests.support.vectors import ROWS, fill, reference_state_dict
-from timm_attn.weights import checkpoints, importing, inventory
+from tests.support.authors import (
+    FILES,
+    NAME,
+    OTHERS,
+    UPSTREAM,
+    WITH_LOGITS,
+    authors_file,
+    authors_state_dict,
+    saved,
+)
+from tests.support.vectors import ROWS
 from timm_attn.weights.importing import import_checkpoint
-from timm_attn.weights.inventory import listing, path_of, remove, verify_all
-from timm_attn.weights.store import imported, record_path, store_dir, stored_path
+from timm_attn.weights.inventory import listing, remove, verify_all
+from timm_attn.weights.store import imported, store_dir, stored_path
 
-UPSTREAM = {c.name: c for c in checkpoints() if c.kind == 'upstream'}
-
-# Names whose layout has logits of the authors' code: the row of the vectors.
-WITH_LOGITS = {
-    **{name: name for name in ('resnet18_simam', 'resnet34_simam', 'resnet50_simam', 'mobilenetv2_simam')},
-    'resnet18_eca': 'resnet18_eca[k3577]',
-    'resnet50_eca': 'resnet50_eca[k3557]',
-    'mobilenetv2_eca': 'mobilenetv2_eca[k13]',
-}
-
-# The others: kernel sizes by stage, and how the authors call our keys.
-OTHERS: dict[str, tuple[tuple[int, ...], tuple[str, str]]] = {
-    'resnet101_simam': ((), (r'\.conv2\.', '.conv2.0.')),
-    'resnext50_32x4d_simam': ((), (r'\.conv2\.', '.conv2.0.')),
-    'resnet34_eca': ((3, 3, 5, 7), (r'\.se\.conv\.', '.eca.conv.')),
-    'resnet101_eca': ((3, 3, 5, 7), (r'\.se\.conv\.', '.eca.conv.')),
-    'resnet152_eca': ((3, 3, 5, 7), (r'\.se\.conv\.', '.eca.conv.')),
-}
-
-FILES = 1 + sum(c.kind == 'bundled' for c in checkpoints())  # with one that is imported
-
-
-@pytest.fixture(autouse=True)
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv('TIMM_ATTN_HOME', str(tmp_path / 'store'))
-    return tmp_path / 'store'
-
-
-def authors_state_dict(name: str) -> dict[str, torch.Tensor]:
-    if name in WITH_LOGITS:
-        state = reference_state_dict(WITH_LOGITS[name])
-    else:
-        kernels, (ours, theirs) = OTHERS[name]
-        shapes = {k: list(v.shape) for k, v in timm.create_model(name, device='meta').state_dict().items()}
-        for key in shapes:
-            if key.endswith('.se.conv.weight'):
-                shapes[key] = [1, 1, kernels[int(key[len('layer')]) - 1]]
-        state = {(key := re.sub(ours, theirs, k)): fill(key, shape) for k, shape in shapes.items()}
-    return {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
-
-
-def authors_file(folder: Path, name: str) -> Path:
-    """As their scripts save it: data-parallel keys in a wrapper with what belongs to the training."""
-    path = folder / 'model_best.pth.tar'
-    state = {f'module.{k}': v for k, v in authors_state_dict(name).items()}
-    extra = {'epoch': 100, 'arch': 'se_resnet', 'best_prec1': np.float64(77.4), 'args': argparse.Namespace(lr=0.1)}
-    torch.save({'state_dict': state, **extra}, path)
-    return path
+pytestmark = pytest.mark.usefixtures('store')
 
 
 def test_every_published_name_is_in_the_tables() -> None:
@@ -90,9 +48,6 @@ def test_import_then_pretrained(name: str, tmp_path: Path) -> None:
     else:
         expected = authors_state_dict(name)
         assert torch.equal(model.conv1.weight, expected['conv1.weight'])
-
-
-NAME, BUNDLED = 'resnet18_eca', 'cifar_resnet20_simam.fmnist'
 
 
 def test_an_import_is_noted_listed_verified_and_removed(tmp_path: Path, store: Path) -> None:
@@ -139,158 +94,6 @@ def test_the_folder_of_the_store(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
         timm.create_model(NAME, pretrained=True)
 
 
-SHA256 = 'a' * 64
-SIZES = ('1e400', '-1', '0', '1.5', '[1]', 'true', '"1"', 'NaN')
-DAMAGED_NOTES = [
-    '{"size": 1',
-    '[]',
-    '{"size": 1, "sha256": 2}',
-    '{"size": 1, "sha256": "../x"}',
-    *(
-        f'{{"size": {size}, "sha256": "{SHA256}", "source_sha256": "{SHA256}"}}'
-        for size in ('1e400', '-1', '0', '1.5', '[1]', 'true', '"1"', 'NaN')
-    ),
-    f'{{"sha256": "{SHA256}", "source_sha256": "{SHA256}"}}',
-    f'{{"size": 1, "sha256": "{SHA256}"}}',
-    f'{{"size": 1, "sha256": "{SHA256}", "source_sha256": "x"}}',
-    '[' * 60_000,
-    '\xff\xfe',
-]
-
-
-@pytest.mark.parametrize('note', DAMAGED_NOTES, ids=lambda note: note[:12])
-def test_a_damaged_note(note: str, tmp_path: Path, store: Path) -> None:
-    """Everything but its checkpoint works, and a new import heals it."""
-    checkpoint = UPSTREAM[NAME]
-    store.mkdir()
-    record_path(checkpoint).write_text(note, encoding='latin-1')
-    says = rf'{checkpoint.full_name}.json is damaged .*: `timm-attn weights remove {checkpoint.full_name}` removes it'
-    for call in (lambda: timm.create_model(NAME, pretrained=True), verify_all):
-        with pytest.raises(RuntimeError, match=says) as error:
-            call()
-    assert f'1 of {FILES} files' in str(error.value)
-    assert any(re.search(says, line) for line in listing())
-    assert timm.create_model('cifar_resnet20_simam', pretrained=True, pretrained_cfg=timm.get_pretrained_cfg(BUNDLED))
-    import_checkpoint(NAME, authors_file(tmp_path, NAME))
-    assert timm.create_model(NAME, pretrained=True) is not None
-
-
-def test_a_note_is_not_read_beyond_what_a_note_has(store: Path) -> None:
-    store.mkdir()
-    with record_path(UPSTREAM[NAME]).open('wb') as file:
-        file.truncate(2 << 30)  # a hole: it takes no room on the disk
-    with pytest.raises(RuntimeError, match=r'is damaged \(.*more than 65,536 bytes'):
-        timm.create_model(NAME, pretrained=True)
-    assert remove(NAME) == [] and not list(store.iterdir())
-
-
-def test_a_folder_in_place_of_a_note_hides_no_other_line(store: Path) -> None:
-    record_path(UPSTREAM[NAME]).mkdir(parents=True)
-    assert sum('is damaged' in line for line in listing()) == 1 and len(listing()) == len(checkpoints())
-    with pytest.raises(RuntimeError, match='is damaged'):
-        verify_all()
-
-
-def other_file(folder: Path, name: str) -> Path:
-    """Another checkpoint of the same net."""
-    state = authors_state_dict(name)
-    return _saved(folder, {**state, 'fc.bias': state['fc.bias'] + 1})
-
-
-def test_two_imports_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: Path) -> None:
-    """Another process imports a while this one, which imported b, looks for what is to be deleted."""
-    a, b = authors_file(tmp_path, NAME), other_file(tmp_path, NAME)
-    first = import_checkpoint(NAME, a)
-    sweep = importing.sweep_store
-
-    def meanwhile(*args: Any) -> None:
-        monkeypatch.setattr(importing, 'sweep_store', sweep)
-        import_checkpoint(NAME, a)
-        sweep(*args)
-
-    monkeypatch.setattr(importing, 'sweep_store', meanwhile)
-    second = import_checkpoint(NAME, b)
-    assert second != first == path_of(NAME) and f'{UPSTREAM[NAME].full_name}: ok' in verify_all()
-
-
-def test_an_import_and_a_removal_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: Path) -> None:
-    """The file is removed between its writing and that of its note."""
-    a = authors_file(tmp_path, NAME)
-    replacing = importing.replacing
-    before: list[Path] = []
-
-    def meanwhile(target: Path) -> Any:
-        if target.suffix == '.json' and not before:
-            before.extend(remove(NAME))
-        return replacing(target)
-
-    monkeypatch.setattr(importing, 'replacing', meanwhile)
-    assert [import_checkpoint(NAME, a)] == before and path_of(NAME) == before[0]
-
-
-def test_what_is_an_hour_old_is_swept(tmp_path: Path, store: Path) -> None:
-    """Files of earlier imports, and partial files of any name; nothing else, and nothing of what is younger."""
-    first = import_checkpoint(NAME, authors_file(tmp_path, NAME))
-    others = [
-        store / f'.resnet50_eca.authors_in1k-{"0" * 16}.safetensors.ab12cd34.partial',
-        store / '.resnet50_eca.authors_in1k.json.ab12cd34.partial',
-    ]
-    kept = [
-        store / f'resnet50_eca.authors_in1k-{"0" * 16}.safetensors',
-        store / f'{UPSTREAM[NAME].full_name}.safetensors',
-        store / '.photo.partial',
-        store / 'notes.txt',
-    ]
-    for path in (*others, *kept):
-        path.write_bytes(b'')
-    second = import_checkpoint(NAME, other_file(tmp_path, NAME))
-    assert all(path.exists() for path in (first, second, *others, *kept))
-    for path in store.iterdir():
-        os.utime(path, (time.time() - 4000,) * 2)
-    assert import_checkpoint(NAME, other_file(tmp_path, NAME)) == second
-    assert not any(path.exists() for path in (first, *others)) and all(path.exists() for path in (second, *kept))
-    assert path_of(NAME) == second
-
-
-def test_all_files_of_a_name_are_removed(tmp_path: Path, store: Path) -> None:
-    files = [import_checkpoint(NAME, make(tmp_path, NAME)) for make in (authors_file, other_file)]
-    other = import_checkpoint('resnet18_simam', authors_file(tmp_path, 'resnet18_simam'))
-    assert remove(NAME) == sorted(files)
-    assert sorted(store.iterdir()) == sorted([other, record_path(UPSTREAM['resnet18_simam'])])
-
-
-def test_what_is_not_ours_to_delete_stops_no_import(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: Path
-) -> None:
-    """A stale file of another user in a shared folder."""
-    store.mkdir()
-    stale = store / f'.{UPSTREAM[NAME].full_name}.json.ab12cd34.partial'
-    stale.write_bytes(b'')
-    os.utime(stale, (time.time() - 4000,) * 2)
-    unlink = Path.unlink
-
-    def refuse(self: Path, missing_ok: bool = False) -> None:
-        if self == stale:
-            raise PermissionError(13, 'Permission denied', str(self))
-        unlink(self, missing_ok=missing_ok)
-
-    monkeypatch.setattr(Path, 'unlink', refuse)
-    assert import_checkpoint(NAME, authors_file(tmp_path, NAME)) == path_of(NAME)
-
-
-def test_verify_while_another_process_removes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: Path) -> None:
-    import_checkpoint(NAME, authors_file(tmp_path, NAME))
-    digest = inventory.damage
-
-    def meanwhile(file: Any) -> str:
-        if file.path.parent == store:
-            remove(NAME)
-        return digest(file)
-
-    monkeypatch.setattr(inventory, 'damage', meanwhile)
-    assert verify_all() == [f'{c.full_name}: ok' for c in checkpoints() if c.kind == 'bundled']
-
-
 def test_variants_of_a_call(tmp_path: Path) -> None:
     import_checkpoint(NAME, authors_file(tmp_path, NAME))
     assert timm.create_model(f'{NAME}.authors_in1k', pretrained=True, num_classes=7).fc.out_features == 7
@@ -317,11 +120,6 @@ def test_options_that_contradict_a_checkpoint(name: str, options: dict[str, Any]
     assert timm.create_model('resnet18_simam', attn_kwargs=dict(e_lambda=0.1)) is not None
 
 
-def _saved(folder: Path, content: Any) -> Path:
-    torch.save(content, folder / 'x.pth')
-    return folder / 'x.pth'
-
-
 @pytest.mark.parametrize(
     'change, message',
     [
@@ -340,7 +138,7 @@ def _saved(folder: Path, content: Any) -> Path:
     ids=['missing', 'extra', 'shape', 'unrelated', 'empty', 'even kernel', 'other kernel', 'other classes'],
 )
 def test_files_that_are_not_the_checkpoint(change: Any, message: str, tmp_path: Path, store: Path) -> None:
-    path = _saved(tmp_path, change(authors_state_dict(NAME)))
+    path = saved(tmp_path, change(authors_state_dict(NAME)))
     with pytest.raises(ValueError, match=message):
         import_checkpoint(NAME, path)
     assert not store.exists()
