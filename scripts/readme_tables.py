@@ -11,7 +11,7 @@ from typing import Any
 
 import timm
 
-from timm_attn import ATTENTION, BACKBONES, paper
+from timm_attn import ATTENTION, BACKBONES, paper, zoo
 from timm_attn.weights import checkpoints
 
 from results import compare, load_results  # isort: skip
@@ -48,6 +48,13 @@ def checkpoint_table() -> str:
         how = f'{c.row.state} ({c.row.verified})'
         rows.append([f'`{c.full_name}`', best['dataset'], accuracy, whose, c.license or 'none named', how])
     return table(['name', 'data', 'top-1 %', 'whose', 'licence', '`pretrained=True`'], rows)
+
+
+def without_weights() -> str:
+    """The backbones of which no name has weights or a plain net to start from."""
+    loaded = {name.partition('.')[0] for name in timm.list_pretrained()}
+    without = {stem: [n for n in zoo.names() if n == stem or n.startswith(f'{stem}_')] for stem in BACKBONES}
+    return ', '.join(f'`{stem}`' for stem, names in without.items() if not loaded.intersection(names))
 
 
 def family_table() -> str:
@@ -155,6 +162,7 @@ def main() -> int:
         'README.md': {
             'zoo': zoo_table(),
             'checkpoints': checkpoint_table(),
+            'without': without_weights(),
             'family': family_table(),
             'paper': paper_line(),
             'speed': of_benchmarks(measured_speeds),
