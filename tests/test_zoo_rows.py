@@ -43,6 +43,9 @@ def test_unknown_options() -> None:
         timm.create_model('cifar_resnet20', attn_kwargs=dict(reduction=4))
     with pytest.raises(TypeError, match='unexpected keyword argument'):
         timm.create_model('cifar_resnet20', deep=4)
+    for name, message in ('resnet18_se', 'must map options to values, .* but is 5'), ('cifar_resnet20', 'but got 5'):
+        with pytest.raises(TypeError, match=message):
+            timm.create_model(name, attn_kwargs=5)
 
 
 class Doubled(nn.Module):

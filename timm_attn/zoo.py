@@ -46,7 +46,7 @@ class Model:
     ) -> nn.Module:
         """Builds the plain net and puts the attention into its slots; timm's builder calls it as the model class."""
         if self.attention is None and attn_kwargs is not None:
-            raise TypeError(f'A net without attention takes no attn_kwargs, but got {dict(attn_kwargs)}.')
+            raise TypeError(f'A net without attention takes no attn_kwargs, but got {attn_kwargs!r}.')
         net = self.backbone.build(**kwargs)
         check_out_indices(net, out_indices)
         if self.attention is None:

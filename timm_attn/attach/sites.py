@@ -84,6 +84,8 @@ def find_attention(attention: str | Attention) -> Attention:
 
 def layer_options(row: Attention, attn_kwargs: Mapping[str, Any] | None) -> dict[str, Any]:
     """The row's defaults, overridden by attn_kwargs, whose names are checked against the layer's constructor."""
+    if not isinstance(attn_kwargs, Mapping | None):
+        raise TypeError(f'attn_kwargs must map options to values, such as dict(reduction=4), but is {attn_kwargs!r}.')
     known = [n for n in inspect.signature(row.layer).parameters if n not in ('channels', 'device', 'dtype')]
     for name in attn_kwargs or {}:
         if name not in known:
