@@ -38,6 +38,9 @@ def test_the_outputs_stay(name: str, attention: str, at: str | None) -> None:
     assert all(m.training for m in model.modules())
     rows = [row for row in placements(model) if row.channels]
     assert {row.factor for row in rows} == {factor} and len(rows) == len(attention_layers(model)) > 0
+    scaled = {row.path: row.note for row in placements(model) if row.how == 'scaled'}
+    assert bool(scaled) == (factor != 1) and all(model.get_submodule(path) is not None for path in scaled)
+    assert all(note.startswith('input scaled by ') for note in scaled.values())
     found = outputs(model.eval(), x)
     assert (found - expected).abs().max() <= most * expected.abs().max()
 
@@ -47,7 +50,7 @@ def test_the_features_of_a_stage_are_the_factor_times_the_plain_nets() -> None:
     x = images(model)
     plain = model.forward_intermediates(x, intermediates_only=True)
     timm_attn.attach(model, 'bam', at=['layer1', 'layer2'], start='identity')
-    factors = {row.path.partition('.')[0]: row.factor for row in placements(model)}
+    factors = {row.path.partition('.')[0]: row.factor for row in placements(model) if row.channels}
     assert factors == {'layer1': 1.5, 'layer2': 1.5}
     for i, (one, other) in enumerate(zip(plain, model.forward_intermediates(x, intermediates_only=True), strict=True)):
         torch.testing.assert_close(other, (1.5 if i in (1, 2) else 1.0) * one, rtol=1e-4, atol=1e-4)
@@ -70,7 +73,7 @@ def test_a_net_that_fixes_a_factor_is_refused_and_as_before(attention: str) -> N
 def test_simam_is_said_to_be_approximate() -> None:
     with pytest.warns(UserWarning, match='the start is approximate'):
         model = timm_attn.attach(timm.create_model('test_resnet').eval(), 'simam', start='identity')
-    assert {row.factor for row in placements(model)} == {None}
+    assert {row.factor for row in placements(model) if row.channels} == {None}
 
 
 def test_replace_cannot_start_as_the_net_was() -> None:

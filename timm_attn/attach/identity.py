@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from timm_attn.attach.probe import example_of
 from timm_attn.attention import AttentionLayer, SimAM
-from timm_attn.warm_start import warm_start
+from timm_attn.warm_start.folds import Fold
+from timm_attn.warm_start.start import start
 
 _ROUNDING = 1e-3  # of the largest output
 
@@ -18,8 +19,11 @@ def start_as_identity(
     layers: Sequence[nn.Module],
     put: Callable[[], Callable[[], None]],
     example: Tensor | None,
-) -> list[float | None]:
-    """Puts layers into a net by `put` and gives them their identity start; returns their factors, None for SimAM.
+) -> tuple[list[float | None], list[Fold]]:
+    """Puts layers into a net by `put` and gives them their identity start.
+
+    Returns:
+        The factors of the layers, None for SimAM, and what was scaled to undo them.
 
     Raises:
         ValueError: the net would compute something else; the layers are out again then, and the weights as before.
@@ -30,7 +34,8 @@ def start_as_identity(
     undo = put()
     try:
         inside = tuple(f'{path}.' for path, module in model.named_modules() if isinstance(module, AttentionLayer))
-        warm_start(model, {key: v.clone() for key, v in model.state_dict().items() if not key.startswith(inside)})
+        plain = {key: value.clone() for key, value in model.state_dict().items() if not key.startswith(inside)}
+        folds = start(model, plain, None)
         deviation = float((_outputs(model, images) - expected).abs().max() / expected.abs().max().clamp(min=1e-30))
         if not any(isinstance(layer, SimAM) for layer in layers) and not deviation <= _ROUNDING:
             raise ValueError(f'{type(model).__name__} would not start as it was, but differ by {deviation:.1g}.')
@@ -38,7 +43,7 @@ def start_as_identity(
         undo()
         model.load_state_dict(before)
         raise
-    return [_factor(layer) for layer in layers]
+    return [_factor(layer) for layer in layers], folds
 
 
 @torch.no_grad()

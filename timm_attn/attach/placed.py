@@ -1,6 +1,6 @@
 """Puts layers into their places, and keeps the record of it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from torch import nn
@@ -12,14 +12,14 @@ _RECORD = '_attention_placements'  # of the model
 
 
 class Placement(NamedTuple):
-    """An attention layer in a net, or a place that was left out.
+    """An attention layer in a net, a place that was left out, or weights that an identity start has scaled.
 
     Args:
         path: the layer's, or that of the place.
-        how: 'slot' (an empty child of the block, or one that blocks.py adds), 'replaced', 'before' a drop_path,
-            'appended' to an nn.Sequential, 'wrapped' together with the module that it follows, or 'skipped'.
-        channels: of the map; None for a place that was left out.
-        note: what was replaced or followed, or why the place was left out.
+        how: 'scaled', 'skipped', or of a layer 'slot' (an empty child of the block, or one that blocks.py adds),
+            'replaced', 'before' a drop_path, 'appended' to an nn.Sequential, 'wrapped' with the module that it follows.
+        channels: of the layer's map; else None.
+        note: what was replaced or followed, why the place was left out, or by how much the weights were scaled.
         factor: c of an identity start: the layer's map, and a stage's features that it ends, are c times the plain
             net's. None without one.
     """
@@ -32,7 +32,7 @@ class Placement(NamedTuple):
 
 
 def placements(model: nn.Module) -> list[Placement]:
-    """Where attach has put attention layers, and what it left out; none for a net that has not been attached to."""
+    """Where attach has put attention layers, what it scaled and left out; none for a net it has not been used on."""
     found = []
     for prefix, module in model.named_modules():
         rows: Sequence[Placement] = vars(module).get(_RECORD, ())
@@ -45,6 +45,7 @@ def record(
     spots: Sequence[Spot],
     layers: Sequence[nn.Module],
     factors: Sequence[float | None],
+    scaled: Mapping[str, str],
     skipped: Skipped,
 ) -> None:
     """Adds to what placements tells."""
@@ -53,6 +54,7 @@ def record(
     for spot, layer, factor in zip(spots, layers, factors, strict=True):
         note = '' if spot.old is None else f'{spot.path}, {type(spot.old).__name__}'
         rows.append(Placement(paths[layer], spot.how, spot.channels, note, factor))
+    rows += [Placement(path, 'scaled', None, how) for path, how in scaled.items()]
     rows += [Placement(path, 'skipped', None, why) for path, why in skipped.items()]
     vars(model)[_RECORD] = (*vars(model).get(_RECORD, ()), *rows)
 

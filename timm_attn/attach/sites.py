@@ -11,6 +11,7 @@ from timm_attn.attach.identity import start_as_identity
 from timm_attn.attach.placed import put, record
 from timm_attn.attach.spots import At, Skipped, Spot, find_spots
 from timm_attn.attention import ATTENTION, Attention, AttentionLayer, attention_layers
+from timm_attn.warm_start.folds import Fold
 
 ModelT = TypeVar('ModelT', bound=nn.Module)
 
@@ -65,11 +66,12 @@ def attach(
         spots, skipped = find_spots(model, row, at, replace, example)
     layers = [_layer(model, row, options, spot) for spot in spots]
     factors: Sequence[float | None] = [None] * len(spots)
+    folds: Sequence[Fold] = ()
     if start:
-        factors = start_as_identity(model, layers, lambda: put(spots, layers), example)
+        factors, folds = start_as_identity(model, layers, lambda: put(spots, layers), example)
     else:
         put(spots, layers)
-    record(model, spots, layers, factors, skipped)
+    record(model, spots, layers, factors, {fold.path: fold.words for fold in folds}, skipped)
     return model
 
 

@@ -29,6 +29,11 @@ class Fold:
     kind: str
 
     @property
+    def words(self) -> str:
+        """The scales, for people."""
+        return f'input scaled by {" and ".join(map(str, self.inputs))}, output by {self.output}'
+
+    @property
     def rescales_a_norm(self) -> bool:
         """Whether it holds up to a norm's eps alone: a batch norm's in training, another's also in evaluation."""
         return self.kind == 'normalised' and any(scale != 1 for scale in self.inputs)

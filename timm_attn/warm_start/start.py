@@ -49,14 +49,22 @@ def warm_start(
             compiled or without values, or no weights can undo the factors; the model is unchanged then.
         NotImplementedError: its attention has no identity_start.
     """
+    start(model, plain, images)
+    return model
+
+
+def start(
+    model: nn.Module, plain: nn.Module | Mapping[str, Tensor], images: Tensor | Iterable[Any] | None
+) -> list[Fold]:
+    """warm_start; returns what was scaled."""
     layers = attention_layers(model)
     check_model(model, layers)
     batch = None if images is None else image_batch(model, images)
     # inference tensors do not tell which operations change them, and a default device may be another
     with torch.inference_mode(False), torch.device('cpu'):
-        started = _started(model, layers, plain, batch)
+        started, folds = _started(model, layers, plain, batch)
     _write(started, model)
-    return model
+    return folds
 
 
 def _started(
@@ -64,8 +72,8 @@ def _started(
     layers: Mapping[str, AttentionLayer],
     plain: nn.Module | Mapping[str, Tensor],
     images: Tensor | None,
-) -> nn.Module:
-    """The net at its start: a copy of the model, which stays as it was, on the CPU and in float64."""
+) -> tuple[nn.Module, list[Fold]]:
+    """The net at its start, a copy of the model on the CPU and in float64, and what was scaled."""
     weights = plain_weights(model, layers, plain.state_dict() if isinstance(plain, nn.Module) else plain)
     refuse_trained(model, layers, weights)
     net: Any = copy.deepcopy(model).to('cpu', torch.float64).eval()
@@ -81,22 +89,22 @@ def _started(
     if isinstance(plain, nn.Module):
         _check_plain(plain, reference, example)
     places = simam_places(net, example) if any(isinstance(layer, SimAM) for layer in layers.values()) else {}
-    _report(_fold_exactly(net, reference, places, example))
+    folds = _fold_exactly(net, reference, places, example)
+    _report(folds)
     if places:
         _approximate(net, reference, places, images, model)
-    started: nn.Module = net
-    return started
+    return net, folds
 
 
 def _fold_exactly(net: nn.Module, reference: nn.Module, places: dict[str, Place], example: Tensor) -> list[Fold]:
     """Folds the layers' factors into the net's weights and checks its outputs, SimAM's typical factor in its place."""
 
-    def start(layer: AttentionLayer, path: str, mean: Tensor | None) -> float:
+    def begin(layer: AttentionLayer, path: str, mean: Tensor | None) -> float:
         return places[path].factor if path in places else layer.identity_start(mean)
 
     name = type(net).__name__
     try:
-        folds = fold(net, start, example)
+        folds = fold(net, begin, example)
     except CannotFold as error:
         raise ValueError(f'{name} with attention cannot start as its plain net: {error}.') from error
     folded = _with_constants(net, {path: place.factor for path, place in places.items()})
@@ -127,7 +135,7 @@ def _approximate(
         share = match(reference.eval().to(**of), matched, places, images.to(**of))
         net.load_state_dict(matched.state_dict())
         remains = f'on these images its outputs differ by {share:.1%} of their size'
-    warnings.warn(f'The gate of SimAM depends on the data: the start is approximate, {remains}.', stacklevel=4)
+    warnings.warn(f'The gate of SimAM depends on the data: the start is approximate, {remains}.', stacklevel=5)
 
 
 def _with_constants(net: nn.Module, factors: Mapping[str, float]) -> nn.Module:
@@ -177,7 +185,7 @@ def _check_plain(plain: nn.Module, reference: nn.Module, example: Tensor) -> Non
 def _report(folds: list[Fold]) -> None:
     """Logs what was scaled, and warns of scales that half precision does not bear."""
     for one in folds:
-        _logger.info('%s: input scaled by %s, output by %s', one.path, ' and '.join(map(str, one.inputs)), one.output)
+        _logger.info('%s: %s', one.path, one.words)
     far = {
         one.path: scale
         for one in folds
@@ -186,7 +194,7 @@ def _report(folds: list[Fold]) -> None:
     }
     if far:
         listed = ', '.join(f'{path} ({scale})' for path, scale in far.items())
-        warnings.warn(f'Maps are scaled far, which costs accuracy in half precision: {listed}.', stacklevel=4)
+        warnings.warn(f'Maps are scaled far, which costs accuracy in half precision: {listed}.', stacklevel=5)
 
 
 @torch.no_grad()
