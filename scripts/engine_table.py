@@ -46,7 +46,8 @@ def main() -> None:
             continue
         results[name] = row(name)
         RESULTS.parent.mkdir(parents=True, exist_ok=True)
-        RESULTS.write_text(json.dumps({key: results[key] for key in ENGINES if key in results}, indent=1) + '\n')
+        results = {key: results[key] for key in ENGINES if key in results}
+        RESULTS.write_text(json.dumps(results, indent=1) + '\n')
     TABLE.write_text(table(results))
 
 
