@@ -40,7 +40,8 @@ def test_a_saved_net_is_rebuilt(call: dict[str, Any], tmp_path: Path) -> None:
     again = timm.create_model(f'local-dir:{tmp_path}', pretrained=True).eval()
     x = image(model)
     assert torch.equal(again(x), model(x))
-    assert [row[:3] for row in placements(again)] == [row[:3] for row in placements(model)] != []
+    layers, before = ([row[:3] for row in placements(net) if row.how != 'scaled'] for net in (again, model))
+    assert layers == before != []  # what an identity start has scaled is in the weights
 
 
 def test_the_cfg_is_the_backbones() -> None:
