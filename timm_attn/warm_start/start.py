@@ -56,7 +56,7 @@ def warm_start(
 def start(
     model: nn.Module, plain: nn.Module | Mapping[str, Tensor], images: Tensor | Iterable[Any] | None
 ) -> list[Fold]:
-    """warm_start; returns what was scaled."""
+    """Starts a net as warm_start does, in place, and returns what was scaled."""
     layers = attention_layers(model)
     check_model(model, layers)
     batch = None if images is None else image_batch(model, images)
