@@ -14,7 +14,6 @@ from timm_attn.weights.convert import convert_state_dict, sizes_of
 from timm_attn.weights.reach import require_reachable
 
 PREFIX = 'from_'
-_SOURCES = ('state_dict', 'file', 'hf_hub_id', 'hf_hub_filename', 'url')
 # Arguments of the builder and of the head and stem, which are not those of the net that is folded: it has the plain
 # checkpoint's classes and channels, in float32, and timm adapts what comes out of it.
 _NOT_OF_THE_FOLD = (
@@ -30,7 +29,7 @@ def plain_cfgs(plain: str) -> dict[str, PretrainedCfg]:
     Only the plain net's default tag has a source, since timm lists every tag with one as pretrained.
     """
     default: Any = timm.get_pretrained_cfg(plain)
-    nowhere: Any = dict.fromkeys(_SOURCES)
+    nowhere: Any = weights.NO_SOURCE
     return {
         PREFIX + cfg.tag: cfg if cfg.tag == default.tag else replace(cfg, **nowhere)
         for cfg in get_arch_pretrained_cfgs(plain).values()
@@ -64,14 +63,14 @@ def builder_arguments(name: str, plain: str, tag: str, kwargs: Mapping[str, Any]
     if kwargs.get('pretrained_filter_fn'):
         raise ValueError(f'{name}.{PREFIX}{tag} folds the plain weights: it takes no pretrained_filter_fn.')
     overlay = kwargs.get('pretrained_cfg_overlay') or {}
-    sources = {key: overlay[key] for key in _SOURCES if overlay.get(key)} or _sources(plain, tag, kwargs)
+    sources = {key: overlay[key] for key in weights.NO_SOURCE if overlay.get(key)} or _sources(plain, tag, kwargs)
     of_the_net = {key: value for key, value in kwargs.items() if key not in _NOT_OF_THE_FOLD}
 
     def fold(state_dict: Mapping[str, Any], model: nn.Module) -> Mapping[str, Tensor]:
         return folded(state_dict, name, plain, {**of_the_net, **options})
 
     return {
-        'pretrained_cfg_overlay': {**overlay, **dict.fromkeys(_SOURCES), **sources, 'source': ''},
+        'pretrained_cfg_overlay': {**overlay, **weights.NO_SOURCE, **sources, 'source': ''},
         'pretrained_filter_fn': fold,
     }
 
@@ -94,9 +93,9 @@ def _sources(plain: str, tag: str, kwargs: Mapping[str, Any]) -> dict[str, Any]:
         valid = ', '.join(plain_cfgs(plain)) or 'none'
         asked = f'Invalid pretrained tag ({PREFIX}{tag})'
         raise RuntimeError(f'{asked}: {plain} has no weights {tag!r}; choose from {valid}.')
-    registered = {key: getattr(cfg, key) for key in _SOURCES if getattr(cfg, key)}
+    registered = {key: getattr(cfg, key) for key in weights.NO_SOURCE if getattr(cfg, key)}
     fields = weights.cfg_fields(kwargs.get('pretrained_cfg'))
-    given = {key: fields[key] for key in _SOURCES if fields.get(key)}
+    given = {key: fields[key] for key in weights.NO_SOURCE if fields.get(key)}
     if given and given != registered:
         return given
     checkpoint = next((c for c in weights.checkpoints_of(plain) if c.tag == tag), None)

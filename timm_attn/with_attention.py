@@ -1,6 +1,7 @@
 """The model name `with_attention`: attach by name, so that scripts and saved files rebuild the net."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import timm
@@ -14,7 +15,6 @@ from timm_attn.weights.metadata import MODEL
 
 __all__: list[str] = []  # register_model adds the name
 NAME = 'with_attention'
-_SOURCES = ('state_dict', 'file', 'hf_hub_id', 'url')  # of weights, in a pretrained cfg
 
 
 def register() -> None:
@@ -34,7 +34,7 @@ def _without_source(backbone: str) -> dict[str, Any]:
     """The cfg of a backbone without weights and name."""
     cfg = timm.get_pretrained_cfg(backbone)
     fields = {} if cfg is None else cfg.to_dict()
-    dropped = (*_SOURCES, 'hf_hub_filename', 'source', 'tag', 'custom_load', 'architecture')
+    dropped = (*weights.NO_SOURCE, 'source', 'tag', 'custom_load', 'architecture')
     return {key: value for key, value in fields.items() if key not in dropped}
 
 
@@ -63,7 +63,8 @@ def with_attention(
     _require_registered(backbone)
     own = _without_source(backbone)
     file = weights.check_config(kwargs, own)
-    cfg, overlay = _fields(kwargs.pop('pretrained_cfg', None)), kwargs.pop('pretrained_cfg_overlay', None) or {}
+    cfg = weights.cfg_fields(kwargs.pop('pretrained_cfg', None))
+    overlay = kwargs.pop('pretrained_cfg_overlay', None) or {}
     given = {**(cfg if _has_source(cfg) else {}), **overlay}  # timm's scripts hand over the cfg of the name alone
     whole = _has_source(given)
     places: dict[str, Any] = dict(at=at, replace=replace, stages=stages, attn_kwargs=attn_kwargs)
@@ -79,7 +80,8 @@ def with_attention(
         return attach(net, attention, start=None if whole else start, **places)
 
     if file:
-        _try_config(build, kwargs, given, file)
+        said = {key: value for key, value in kwargs.items() if key in MODEL}
+        weights.check_build(partial(build, **said, device='meta'), 'net', given, file)
     if whole:
         kwargs.update(weights.builder_arguments(None, kwargs))
     cfg = {**own, **given, 'architecture': NAME}
@@ -98,21 +100,5 @@ def _require_registered(backbone: str) -> None:
         )
 
 
-def _try_config(build: Any, kwargs: Mapping[str, Any], cfg: Mapping[str, Any], file: str) -> None:
-    """Raises ValueError for a config.json that describes no net, or one much larger than its weights."""
-    said = {key: value for key, value in kwargs.items() if key in MODEL}
-    try:
-        model = build(**said, device='meta')
-    except (AssertionError, AttributeError, KeyError, OverflowError, RuntimeError, TypeError, ValueError) as error:
-        raise ValueError(f'{file} does not describe a net: {" ".join(str(error).split())}') from error
-    weights.check_size(model, cfg, file)
-
-
 def _has_source(cfg: Mapping[str, Any]) -> bool:
-    return any(cfg.get(source) for source in _SOURCES)
-
-
-def _fields(cfg: Any) -> dict[str, Any]:
-    if cfg is None or isinstance(cfg, str):
-        return {}
-    return dict(cfg) if isinstance(cfg, Mapping) else vars(cfg)
+    return any(cfg.get(source) for source in weights.SOURCES)

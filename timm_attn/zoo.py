@@ -135,7 +135,8 @@ def _published() -> dict[str, list[weights.Checkpoint]]:
 
 def _register(model: Model, published: Sequence[weights.Checkpoint], starts: Mapping[str, PretrainedCfg]) -> None:
     name, entrypoint = model.name, _entrypoint(model)
-    entrypoint.__doc__ = model.describe([f'{c.tag} ({c.row.state})' for c in published])
+    listed = [tag for tag, start in starts.items() if start.has_weights]
+    entrypoint.__doc__ = model.describe([f'{c.tag} ({c.row.state})' for c in published] + listed)
     cfg = model.backbone.cfg
     trained = {
         c.full_name: {**cfg, **c.cfg, **weights.source_fields(c), 'license': c.license and c.license.lower()}
@@ -180,7 +181,10 @@ def _entrypoint(row: Model) -> Callable[..., nn.Module]:
             kwargs.update(weights.builder_arguments(checkpoint, kwargs))
         features = {**row.backbone.features, **kwargs.pop('feature_cfg', {})}
         if file:
-            _try_config(row, attn_kwargs, kwargs, file)
+            said = dict(kwargs.get('pretrained_model_args') or {})
+            options = said.pop('attn_kwargs', None)
+            described = partial(row.build, attn_kwargs or options, None, **{**said, 'device': 'meta'})
+            weights.check_build(described, row.name, kwargs.get('pretrained_cfg'), file)
         build = partial(row.build, attn_kwargs, kwargs.get('out_indices') if kwargs.get('features_only') else None)
         model: Any = build_model_with_cfg(build, row.name, pretrained, feature_cfg=features, **kwargs)
         weights.keep_label_names(model, pretrained, kwargs.get('pretrained_cfg_overlay'))
@@ -191,18 +195,3 @@ def _entrypoint(row: Model) -> Callable[..., nn.Module]:
     entrypoint.__name__ = entrypoint.__qualname__ = row.name
     entrypoint.__module__ = __name__
     return entrypoint
-
-
-def _try_config(row: Model, attn_kwargs: Mapping[str, Any] | None, kwargs: Mapping[str, Any], file: str) -> None:
-    """Builds without storage what a config.json describes.
-
-    Raises:
-        ValueError: it is no model, or much larger than its weights.
-    """
-    said = dict(kwargs.get('pretrained_model_args') or {})
-    options = said.pop('attn_kwargs', None)
-    try:
-        model = row.build(attn_kwargs or options, None, **{**said, 'device': 'meta'})
-    except (AssertionError, AttributeError, KeyError, OverflowError, RuntimeError, TypeError) as error:
-        raise ValueError(f'{file} does not describe a {row.name}: {" ".join(str(error).split())}') from error
-    weights.check_size(model, kwargs.get('pretrained_cfg'), file)

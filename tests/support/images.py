@@ -18,6 +18,7 @@ from timm_attn.data.datasets import Subset
 from timm_attn.data.fashion_mnist import CLASSES, FashionMNIST
 from timm_attn.images import read_image
 from timm_attn.reports.dataset import Pictures
+from timm_attn.training import checkpoint
 from timm_attn.training.recipe import Recipe
 from timm_attn.training.runner import train
 from timm_attn.training.splits import open_split
@@ -91,6 +92,23 @@ def same(a: Path, b: Path) -> bool:
     return (
         ours.keys() == theirs.keys() and all(torch.equal(ours[k], theirs[k]) for k in ours) and untimed[0] == untimed[1]
     )
+
+
+def interrupted(recipe: Recipe, model: str, folder: Path, output: Path) -> None:
+    """A training that is stopped after its first epoch."""
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(RuntimeError, match='Interrupted'):
+        patch.setattr('timm_attn.training.runner._report', stop)
+        train(recipe, model, folder, output)
+
+
+def assert_same_weights(a: Path, b: Path) -> None:
+    """The checkpoints of two runs agree bit for bit."""
+    ours, theirs = (checkpoint.load(out / 'last.pth.tar')['state_dict'] for out in (a, b))
+    assert all(torch.equal(ours[key], theirs[key]) for key in ours)
 
 
 def refused(message: str, folder: Path, output: Path, recipe: Recipe | None = None) -> None:

@@ -6,9 +6,8 @@ import pytest
 import timm
 import torch
 
-from tests.support.images import short
+from tests.support.images import assert_same_weights, interrupted, short
 from timm_attn.attach import attention_layers
-from timm_attn.training import checkpoint
 from timm_attn.training.engine import make_optimizer, make_scheduler
 from timm_attn.training.runner import train
 
@@ -45,24 +44,16 @@ def test_all_epochs_scale_the_attention_alone(opt: str, options: dict[str, objec
     scaled.step()
 
 
-def test_it_goes_on_exactly_and_not_with_another(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_it_goes_on_exactly_and_not_with_another(small: Path, tmp_path: Path) -> None:
     recipe = short(epochs=2, batch_size=10, lr=0.01, attention_lr_scale=5.0)
     whole, broken = tmp_path / 'whole', tmp_path / 'broken'
     train(recipe, MODEL, small, whole)
-    monkeypatch.setattr('timm_attn.training.runner._report', stop)
-    with pytest.raises(RuntimeError, match='Interrupted'):
-        train(recipe, MODEL, small, broken)
-    monkeypatch.undo()
+    interrupted(recipe, MODEL, small, broken)
     other = short(epochs=2, batch_size=10, lr=0.01, attention_lr_scale=4.0)
     with pytest.raises(ValueError, match=r'trained otherwise: attention_lr_scale \(5.0, now 4.0\)'):
         train(other, MODEL, small, broken, resume=True)
     train(recipe, MODEL, small, broken, resume=True)
-    ours, theirs = (checkpoint.load(out / 'last.pth.tar')['state_dict'] for out in (whole, broken))
-    assert all(torch.equal(ours[key], theirs[key]) for key in ours)
-
-
-def stop(*_: object) -> None:
-    raise KeyboardInterrupt
+    assert_same_weights(whole, broken)
 
 
 @pytest.mark.parametrize('name', ['cifar_resnet20', 'cifar_resnet20_simam'])

@@ -29,12 +29,14 @@ DAMAGED_NOTES = [
     '{"size": 1, "sha256": 2}',
     '{"size": 1, "sha256": "../x"}',
     *(
-        f'{{"size": {size}, "sha256": "{SHA256}", "source_sha256": "{SHA256}"}}'
+        f'{{"size": {size}, "sha256": "{SHA256}", "source_sha256": "{SHA256}", "imported": "2026-11-30"}}'
         for size in ('1e400', '-1', '0', '1.5', '[1]', 'true', '"1"', 'NaN')
     ),
     f'{{"sha256": "{SHA256}", "source_sha256": "{SHA256}"}}',
     f'{{"size": 1, "sha256": "{SHA256}"}}',
     f'{{"size": 1, "sha256": "{SHA256}", "source_sha256": "x"}}',
+    f'{{"size": 1, "sha256": "{SHA256}", "source_sha256": "{SHA256}"}}',
+    f'{{"size": 1, "sha256": "{SHA256}", "source_sha256": "{SHA256}", "imported": "once"}}',
     '[' * 60_000,
     '\xff\xfe',
 ]

@@ -46,7 +46,7 @@ OTHER = saved({'x': torch.ones(1)})
 
 class Evil:
     def __reduce__(self) -> Any:
-        return os.system, ('touch /tmp/timm_attn_was_here',)
+        return os.system, ('touch evil_was_here',)
 
 
 EVIL = saved({'state_dict': state_dict(), 'extra': Evil()})
@@ -72,7 +72,10 @@ CONTENTS: dict[str, tuple[bytes, bytes, str]] = {
 
 
 @pytest.mark.parametrize('what', CONTENTS)
-def test_files_that_are_not_the_checkpoint(what: str, file_server: LocalHub, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_that_are_not_the_checkpoint(
+    what: str, file_server: LocalHub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
     served, pth, message = CONTENTS[what]
     record = record_of(at_address(file_server, served, pth))
     with registered(monkeypatch, record):
@@ -80,7 +83,7 @@ def test_files_that_are_not_the_checkpoint(what: str, file_server: LocalHub, mon
             model()
     assert f'{NAME}.{TAG} from {record.origin["url"]} was not kept: ' in str(error.value)
     assert str(store_dir()) not in str(error.value) and str(error.value).count('\n') == 0
-    assert not list(store_dir().iterdir()) and not Path('/tmp/timm_attn_was_here').exists()
+    assert not list(store_dir().iterdir()) and not Path('evil_was_here').exists()
 
 
 @pytest.mark.parametrize(

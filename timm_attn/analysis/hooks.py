@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from timm_attn.attach.probe import in_evaluation
 from timm_attn.fused_layers import FusedAttention, FusedSimAM
 
 T = TypeVar('T')
@@ -72,13 +73,8 @@ def observed(model: nn.Module) -> Iterator[None]:
         ValueError: hooks of the net would not run, because it is scripted or compiled.
     """
     refuse_compiled(model)
-    modes = {module: module.training for module in model.modules()}
-    try:
-        model.eval()
+    with in_evaluation(model):
         yield
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
 
 
 def find_layers(model: nn.Module, paths: Iterable[str]) -> dict[str, nn.Module]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from timm_attn.attach.probe import example_of
+from timm_attn.attach.probe import example_of, in_evaluation
 from timm_attn.attention import AttentionLayer, SimAM
 from timm_attn.warm_start.folds import Fold
 from timm_attn.warm_start.start import start
@@ -48,12 +48,8 @@ def start_as_identity(
 
 @torch.no_grad()
 def _outputs(model: nn.Module, images: Tensor) -> Tensor:
-    modes = {module: module.training for module in model.modules()}
-    try:
-        outputs: Tensor = model.eval()(images)
-    finally:
-        for module, mode in modes.items():
-            module.training = mode
+    with in_evaluation(model):
+        outputs: Tensor = model(images)
     return outputs.double()
 
 

@@ -1,6 +1,7 @@
 """One forward pass that tells the shapes of a net's maps."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -26,16 +27,26 @@ def probe(model: nn.Module, modules: Iterable[nn.Module], example: Tensor | None
         ValueError: the net does not run on the example.
     """
     calls: dict[nn.Module, list[Call]] = {module: [] for module in modules}
-    modes = {module: module.training for module in model.modules()}
     handles = [module.register_forward_hook(_keep(calls), with_kwargs=True) for module in calls]
     try:
-        _run(model.eval(), example_of(model) if example is None else example, calls)
+        with in_evaluation(model):
+            _run(model, example_of(model) if example is None else example, calls)
     finally:
         for handle in handles:
             handle.remove()
+    return calls
+
+
+@contextmanager
+def in_evaluation(model: nn.Module) -> Iterator[None]:
+    """The net in evaluation mode inside the block; afterwards every module has its own mode again."""
+    modes = {module: module.training for module in model.modules()}
+    try:
+        model.eval()
+        yield
+    finally:
         for module, mode in modes.items():
             module.training = mode
-    return calls
 
 
 def example_of(model: Any) -> Tensor:

@@ -3,10 +3,12 @@
 from timm_attn.weights.convert import convert_state_dict
 from timm_attn.weights.manifest import Checkpoint, checkpoints, checkpoints_of, find_checkpoint
 from timm_attn.weights.resolve import (
+    NO_SOURCE,
+    SOURCES,
     builder_arguments,
     cfg_fields,
+    check_build,
     check_config,
-    check_size,
     chosen_checkpoint,
     keep_label_names,
     source_fields,
@@ -14,11 +16,13 @@ from timm_attn.weights.resolve import (
 from timm_attn.weights.verify import verified_path
 
 __all__ = [
+    'NO_SOURCE',
+    'SOURCES',
     'Checkpoint',
     'builder_arguments',
     'cfg_fields',
     'check_config',
-    'check_size',
+    'check_build',
     'checkpoints',
     'checkpoints_of',
     'chosen_checkpoint',

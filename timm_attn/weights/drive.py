@@ -12,6 +12,7 @@ from tqdm import tqdm
 from timm_attn.weights.fetch import ANSWER_S
 from timm_attn.weights.store import cannot_write
 
+_MOST_FILES = 20  # of a folder; SimAM's has six
 _OF_CONNECTION = (ConnectionError, TimeoutError)
 _OPTIONS: dict[str, Any] = dict(quiet=True, use_cookies=False, timeout=ANSWER_S)
 
@@ -22,7 +23,7 @@ def on_drive(url: str) -> bool:
 
 
 def files_at(url: str, wanted: str) -> list[tuple[str, str]]:
-    """Name and address of the file at a URL of Drive, or of every file in the folder there, the likeliest name first.
+    """Name and address of the file at a URL of Drive, or of the files in the folder there, the likeliest name first.
 
     Raises:
         RuntimeError: gdown is missing, or Drive does not list the folder.
@@ -31,7 +32,7 @@ def files_at(url: str, wanted: str) -> list[tuple[str, str]]:
         return [('the file', url)]
     listed = _ask(lambda gdown: gdown.download_folder(url=url, skip_download=True, **_OPTIONS))
     listed.sort(key=lambda file: -SequenceMatcher(None, wanted, file.path.lower()).ratio())
-    return [(file.path, f'https://drive.google.com/uc?id={file.id}') for file in listed]
+    return [(file.path, f'https://drive.google.com/uc?id={file.id}') for file in listed[:_MOST_FILES]]
 
 
 def fetch_drive(url: str, target: Path, title: str, most: int) -> None:

@@ -14,7 +14,7 @@ import timm
 from torch import Tensor
 
 from timm_attn.files import replacing
-from timm_attn.weights.convert import convert_state_dict, converted
+from timm_attn.weights.convert import convert_state_dict, converted, short
 from timm_attn.weights.drive import fetch_drive, files_at, on_drive
 from timm_attn.weights.fetch import download, permit_fetch
 from timm_attn.weights.manifest import Checkpoint, checkpoints, find_full_name
@@ -90,7 +90,7 @@ def _from_drive(checkpoint: Checkpoint, scratch: Path, folder: str | Path | None
                 fetch_drive(address, file, title, most_bytes(checkpoint))
                 return _convert(checkpoint, file, address, scratch, folder, before)
             except (RuntimeError, ValueError) as error:
-                refused.append(f'{name}: {_said(error, scratch)}')
+                refused.append(f'{short(name)}: {_said(error, scratch)}')
             file.unlink(missing_ok=True)
     except RuntimeError as error:  # the folder is not listed
         refused.append(_said(error, scratch))

@@ -15,6 +15,7 @@ class Kind(NamedTuple):
         by_hand: what a user can do without a download; {name} and the fields of origin and hub are filled in.
         kept_by: for files outside of the store, whose they are and how they are deleted.
         bytes_per_parameter: the most that a download may have.
+        in_other_keys: whether the file is kept in keys that are not ours, and converted when it is loaded.
     """
 
     state: str
@@ -23,6 +24,7 @@ class Kind(NamedTuple):
     by_hand: str
     kept_by: str = ''
     bytes_per_parameter: float = 0
+    in_other_keys: bool = False
 
     @property
     def is_verified(self) -> bool:
@@ -63,6 +65,7 @@ KINDS: Mapping[str, Kind] = MappingProxyType(
             ('hub.id', 'hub.filename', 'origin'),
             'set HF_HOME to a folder whose cache has {id}',
             'is in the cache of the Hugging Face Hub, which timm shares: it goes with `hf cache`',
+            in_other_keys=True,
         ),
     }
 )

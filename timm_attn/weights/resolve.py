@@ -1,8 +1,9 @@
 """Which checkpoint a call of timm.create_model means, and the arguments with which timm loads it."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from torch import nn
@@ -17,7 +18,8 @@ from timm_attn.weights.verify import check_weights, filter_of, verified_path
 _logger = logging.getLogger(__name__)
 
 # Where timm finds weights, in a pretrained cfg or an overlay of it, in its order.
-_SOURCES = ('state_dict', 'file', 'hf_hub_id', 'url')
+SOURCES = ('state_dict', 'file', 'hf_hub_id', 'url')
+NO_SOURCE: Mapping[str, None] = MappingProxyType(dict.fromkeys((*SOURCES, 'hf_hub_filename')))  # over those of a cfg
 _OWN_FIELDS = ('classifier', 'first_conv', 'label_offset', 'custom_load')  # of a cfg: a file must not change them
 _MOST_VALUES = 500_000_000  # of a model from the Hub, whose file has an unknown size
 _LEAST_VALUES = 30_000_000  # of a model that is built whatever the size of its file
@@ -69,8 +71,21 @@ def _check_description(cfg: Mapping[str, Any], model_args: Any, own: Mapping[str
             raise ValueError(f'{file} contradicts itself: {key} is {said[key]} and {value}.')
 
 
-def check_size(model: nn.Module, cfg: Any, file: str) -> None:
-    """Raises ValueError where a config.json would build a net, here without storage, much larger than its weights."""
+def check_build(build: Callable[[], nn.Module], what: str, cfg: Any, file: str) -> None:
+    """Raises ValueError for a config.json that describes no net, or one much larger than its weights.
+
+    Args:
+        build: builds the net that it describes, without storage.
+        what: the net, in the message.
+    """
+    try:
+        model = build()
+    except (AssertionError, AttributeError, KeyError, OverflowError, RuntimeError, TypeError, ValueError) as error:
+        raise ValueError(f'{file} does not describe a {what}: {" ".join(str(error).split())}') from error
+    _check_size(model, cfg, file)
+
+
+def _check_size(model: nn.Module, cfg: Any, file: str) -> None:
     said = cfg_fields(cfg)
     if said['source'] == 'local-dir':
         sizes = [path.stat().st_size for path in Path(said['file']).iterdir() if path.is_file()]
@@ -90,7 +105,7 @@ def chosen_checkpoint(name: str, kwargs: Mapping[str, Any]) -> Checkpoint | None
     """
     cfg = kwargs.get('pretrained_cfg')
     given = {**cfg_fields(cfg), **(kwargs.get('pretrained_cfg_overlay') or {})}
-    sources = {source: given[source] for source in _SOURCES if given.get(source)}
+    sources = {source: given[source] for source in SOURCES if given.get(source)}
     if not sources:
         return find_checkpoint(name, cfg if isinstance(cfg, str) else given.get('tag'))
     if 'hf_hub_id' in sources:
@@ -112,15 +127,14 @@ def builder_arguments(checkpoint: Checkpoint | None, kwargs: Mapping[str, Any]) 
     """
     overlay = kwargs.get('pretrained_cfg_overlay') or {}
     # else a source of the default cfg would come before the caller's
-    nowhere = dict.fromkeys((*_SOURCES, 'hf_hub_filename'))
     if checkpoint is None:
-        own = any(overlay.get(source) for source in _SOURCES)
-        arguments: dict[str, Any] = {'pretrained_cfg_overlay': {**nowhere, **overlay}} if own else {}
+        own = any(overlay.get(source) for source in SOURCES)
+        arguments: dict[str, Any] = {'pretrained_cfg_overlay': {**NO_SOURCE, **overlay}} if own else {}
         if not kwargs.keys() & {'pretrained_filter_fn', 'pretrained_strict'}:
             arguments['pretrained_filter_fn'] = check_weights
         return arguments
     file = str(verified_path(checkpoint, kwargs.get('cache_dir')))
-    verified = {**overlay, **nowhere, 'source': '', 'file': file}
+    verified = {**overlay, **NO_SOURCE, 'source': '', 'file': file}
     return {'pretrained_cfg_overlay': verified, 'pretrained_filter_fn': filter_of(checkpoint)}
 
 

@@ -1,5 +1,6 @@
 """The folder of files that were fetched, or converted from those of others."""
 
+import datetime
 import hashlib
 import json
 import os
@@ -98,6 +99,7 @@ def imported(checkpoint: Checkpoint, folder: str | Path | None = None) -> dict[s
         for key in ('sha256', 'source_sha256'):
             if not re.fullmatch(PATTERNS['sha256'], note[key]):
                 raise ValueError(f'{key} {note[key]!r}')
+        datetime.date.fromisoformat(note['imported'])
         if type(note['size']) is not int or note['size'] < 1:
             raise ValueError(f'size {note["size"]!r}')
         return note

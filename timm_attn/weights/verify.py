@@ -62,7 +62,7 @@ def filter_of(checkpoint: Checkpoint) -> Filter:
     def converted(state_dict: Mapping[str, Tensor], model: nn.Module) -> Mapping[str, Tensor]:
         return check_weights(convert_state_dict(state_dict, checkpoint.name, **checkpoint.model_args), model)
 
-    return converted if checkpoint.kind == 'timm' else check_weights
+    return converted if checkpoint.row.in_other_keys else check_weights
 
 
 def check_weights(state_dict: Mapping[str, Tensor], model: nn.Module) -> Mapping[str, Tensor]:
