@@ -136,9 +136,8 @@ def test_refusals(
     assert {path.name for path in tmp_path.rglob('*')} == {'file', 'folder.png'}
 
 
-def test_the_commands_of_the_readme() -> None:
-    readme = (ROOT / 'README.md').read_text(encoding='utf-8')
-    section = readme.split('## Speed')[1].split('\n## ')[0]
+def test_the_commands_of_the_docs() -> None:
+    section = (ROOT / 'docs' / 'benchmarks.md').read_text(encoding='utf-8')
     command = 'python -m benchmarks '
     commands = [shlex.split(line, comments=True)[3:] for line in section.splitlines() if line.startswith(command)]
     assert [vars(parser().parse_args(argv))['quick'] for argv in commands] == [True]
