@@ -1,6 +1,6 @@
 """One run: prints results as they come, then writes a picture and the numbers."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,9 @@ from typing import Any
 import torch
 
 from benchmarks import text
-from benchmarks.cases import choose
+from benchmarks.cases import PICTURES, choose
+from benchmarks.engine_figure import engine_figure
+from benchmarks.engines import engine_versions, missing_engines
 from benchmarks.environment import cores, environment, load_average
 from benchmarks.figure import SpeedBar, SpeedPanel, benchmark_figure
 from benchmarks.measured import Measured, Outcome, measure, outcome_rows, outcomes, rows_of
@@ -27,16 +29,19 @@ def benchmark(
     only: str = '*',
     threads: int | None = None,
     compiled: bool = False,
+    engines: bool = False,
 ) -> list[Path]:
     """Measures the cases, those on a GPU where there is one, and prints them, the paper's speeds and the targets.
 
     Args:
-        out: the figure, .png or .svg; the numbers lie beside it, and are written again after each case.
+        out: a .png or .svg file. A picture per kind of case gets its name with the kind's, such as `_nets`, at its end;
+            the numbers have its name, and are written again after each case.
         numbers: their format: 'json', with the environment and the targets, or 'csv'.
         quick: fewer cases and rounds: a minute on 2 cores instead of ten.
         only: a glob of the cases' names.
         threads: of torch on the CPU; by default one per core.
         compiled: also the nets under torch.compile.
+        engines: also the nets in the engines, those that are installed.
 
     Raises:
         ValueError: no case has such a name, there is no such format, or threads is not positive.
@@ -48,16 +53,19 @@ def benchmark(
     check_numbers(numbers)
     if threads is not None and threads < 1:
         raise ValueError(f'threads must be positive, but got {threads}.')
-    cases = choose(quick=quick, only=only, compiled=compiled)
+    cases = choose(quick=quick, only=only, compiled=compiled, engines=engines)
     runnable = [case for case in cases if case.device == 'cpu' or torch.cuda.is_available()]
     if not runnable:
         raise RuntimeError(f'The cases that match {only!r} need a GPU, and torch sees none.')
     check_writable(out)
     check_writable(out.with_suffix(f'.{numbers}'))
     where = environment(threads or cores())
+    if any(case.engines for case in runnable):
+        where.update(engine_versions())
+        print('\n'.join(text.missing_lines(missing_engines())), flush=True)
     print(text.environment_line(where), flush=True)
     results: list[Measured] = []
-    targets = targets_of(only)
+    targets = targets_of([case.name for case in cases])
     with _settings(where['threads']):
         for case in runnable:
             results.append(measure(case, quick))
@@ -67,9 +75,7 @@ def benchmark(
     found = outcomes(results, targets)
     print('\n'.join((*text.table3_lines(results), *text.target_lines(found))))
     print(f'\nload average before {where["load_before"]}, after {where["load_after"]}', flush=True)
-    machine = (where['cpu'], f'{where["threads"]} threads', where['gpu'], where['date'][:10])
-    title = f'Speed of variants that took turns: {", ".join(filter(None, machine))}'
-    return [figures.save(benchmark_figure(title, _panels(results, found)), out), file]
+    return [*_pictures(out, where, results, found), file]
 
 
 def _write(
@@ -78,6 +84,22 @@ def _write(
     """Writes the results so far, so that an interrupted run leaves what it has measured."""
     about = {'environment': where, 'targets': list(outcome_rows(outcomes(results, targets)))}
     return write_numbers(out, numbers, (row for measured in results for row in rows_of(measured)), about)
+
+
+def _pictures(
+    out: Path, where: Mapping[str, Any], results: Sequence[Measured], found: Sequence[Outcome]
+) -> Iterator[Path]:
+    machine = (where['cpu'], f'{where["threads"]} threads', where['gpu'], where['date'][:10])
+    for kind, what in PICTURES.items():
+        shown = [measured for measured in results if measured.case.picture == kind]
+        title = f'{what}\n{", ".join(filter(None, machine))}; variants took turns'
+        if shown and kind == 'engines':
+            figure = engine_figure(title, [(m.case.title, {v: m.speed(v) for v in m.times.seconds}) for m in shown])
+        elif shown:
+            figure = benchmark_figure(title, _panels(shown, found))
+        else:
+            continue
+        yield figures.save(figure, out.with_stem(f'{out.stem}_{kind}'))
 
 
 def _panels(results: Sequence[Measured], found: Sequence[Outcome]) -> Iterator[SpeedPanel]:
