@@ -24,7 +24,7 @@ def write_tar(source: Path, split: str, target: Path) -> None:
     images, labels = load_arrays(source, split)
     partial = target.with_suffix('.tar.partial')
     with tarfile.open(partial, 'w') as tar:
-        for i, (image, label) in enumerate(zip(tqdm(images, desc=target.name), labels, strict=True)):
+        for i, (image, label) in enumerate(zip(tqdm(images, desc=target.name, disable=None), labels, strict=True)):
             png = io.BytesIO()
             Image.fromarray(image).save(png, 'PNG')
             info = tarfile.TarInfo(f'{label}_{CLASSES[label].replace(" ", "-")}/{i:05d}.png')

@@ -9,7 +9,7 @@ from timm_attn.param_groups import attention_param_groups
 from timm_attn.warm_start import warm_start
 from timm_attn.weights import convert_state_dict
 
-__version__ = '0.1.0'
+__version__ = '0.2.0'
 __all__ = [
     'ATTENTION',
     'BACKBONES',

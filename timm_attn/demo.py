@@ -22,7 +22,7 @@ from timm_attn.training.recipe import Recipe
 MODEL = 'cifar_resnet20_simam'
 START = 'cifar_resnet20_cbam.from_fmnist'
 SPLIT = 'test, bundled part'  # as the manifest calls the images that come with the package
-PICTURED = 8  # images on the picture, the first of as many classes
+PICTURED = 7  # images on the picture, the first of as many classes, and the first that is taken for another
 FINE_TUNING = Recipe(
     workers=0,
     batch_size=50,
@@ -82,12 +82,16 @@ def fine_tune(model: nn.Module, tests: Loader) -> None:
 
 
 def draw(model: nn.Module, test: FashionMNIST, picture: Path) -> None:
-    """The first test image of some classes, its prediction, and the attention of the last layer at full resolution."""
-    chosen = [int((test.labels == c).argmax()) for c in range(PICTURED)]
+    """Some test images, one a mistake, their predictions, and the attention of the last layer at full resolution."""
     transform: Any = create_transform(**resolve_model_data_config(model))
-    images = torch.stack([transform(test.image(i)) for i in chosen])
+    everything = torch.stack([transform(test.image(i)) for i in range(len(test))])
     with torch.inference_mode():
-        probabilities, classes = model.eval()(images).softmax(dim=1).max(dim=1)
+        outputs = torch.cat([model.eval()(batch) for batch in everything.split(100)])
+    labels = torch.tensor(test.labels)
+    mistakes = (outputs.argmax(dim=1) != labels).nonzero()[:1, 0].tolist()
+    chosen = [int((labels == c).nonzero()[0]) for c in range(PICTURED)] + mistakes
+    images = everything[chosen]
+    probabilities, classes = outputs[chosen].softmax(dim=1).max(dim=1)
     maps = attention_maps(model, images)
     layer = [path for path, weight in maps.items() if weight.shape[-2:] == images.shape[-2:]][-1]
     attention = maps[layer].mean(dim=1)  # (n, H, W)
@@ -96,7 +100,8 @@ def draw(model: nn.Module, test: FashionMNIST, picture: Path) -> None:
             test.image(index),
             attention[row].numpy(),
             f'{CLASSES[classes[row]]} {100 * probabilities[row]:.0f} %',
-            f'true: {CLASSES[test.labels[index]]}',
+            f'true: {CLASSES[labels[index]]}',
+            wrong=bool(classes[row] != labels[index]),
         )
         for row, index in enumerate(chosen)
     ]

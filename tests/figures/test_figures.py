@@ -45,7 +45,7 @@ def explanation(**changes: Any) -> Figure:
         image=np.random.rand(32, 32, 3),
         target='ankle boot',
         layer='SimAM at layer3.2.conv_attn',
-        grad_cams={name: np.random.rand(32, 32) for name in ('Grad-CAM before', 'Grad-CAM after', 'on the weights')},
+        grad_cams={name: np.random.rand(32, 32) for name in ('before SimAM', 'after SimAM', 'on the weights')},
         attention=np.random.rand(32, 32) * 1e-3,
         gates=None,
         classes=[('ankle boot', 0.9), ('an airship, also dirigible', 0.05), ('t-shirt', 0.04), ('b', 0.01), ('c', 0)],
@@ -54,8 +54,8 @@ def explanation(**changes: Any) -> Figure:
 
 
 def comparison(*names: str) -> Figure:
-    nets = {name: ('ankle boot, 99 %', views_of(name)) for name in names}
-    return figures.comparison_sheet('picture.png', np.random.rand(64, 64, 3), nets)
+    nets = {name: figures.Answer('ankle boot', 0.99, views_of(name)) for name in names}
+    return figures.comparison_sheet('picture.png', np.random.rand(64, 64, 3), 'bag', nets)
 
 
 def costs(name: str) -> Figure:
@@ -89,7 +89,10 @@ def curves(columns: dict[str, tuple[str, ...]]) -> Figure:
 FIGURES: dict[str, Callable[[], Figure]] = {
     'explanation': explanation,
     'explanation of gates': lambda: explanation(attention=None, gates=np.random.rand(64)),
-    'explanation of any layer': lambda: explanation(attention=None, grad_cams={'Grad-CAM before': np.zeros((32, 32))}),
+    'explanation of any layer': lambda: explanation(
+        attention=None, grad_cams={'before Sequential': np.zeros((32, 32)), 'after Sequential': np.random.rand(32, 32)}
+    ),
+    'explanation without a map': lambda: explanation(attention=None, grad_cams={'before': np.zeros((32, 32))}),
     'comparison': lambda: comparison('cifar_resnet20_simam', 'cifar_resnet20_se'),
     'comparison of other depths': lambda: comparison(LONG, 'cifar_resnet20'),
     'profiles': lambda: figures.profile_figure({'cifar_resnet20_se': profiles(9, 64)}, {0: 't-shirt', 3: 'dress'}),

@@ -45,9 +45,9 @@ def test_explain_shows_what_the_analysis_found(monkeypatch: pytest.MonkeyPatch, 
     layer = 'layer3.2.conv_attn'
     assert predicted.target == 'sandal' and chosen.target == 'sneaker' and predicted.layer == f'SimAM at {layer}'
     for place, name in (
-        ('before', 'Grad-CAM before'),
-        ('after', 'Grad-CAM after'),
-        ('weights', 'Grad-CAM on the weights'),
+        ('before', 'before SimAM'),
+        ('after', 'after SimAM'),
+        ('weights', 'on the weights of SimAM'),
     ):
         cam = analysis.grad_cam(net.model, images, layer, place=place, classes=7)
         torch.testing.assert_close(torch.tensor(chosen.grad_cams[name]), analysis.resized(cam, (28, 28))[0])

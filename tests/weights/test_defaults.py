@@ -9,13 +9,14 @@ import pytest
 import timm
 from huggingface_hub import constants
 
+from tests.support.commands import ROOT
 from timm_attn.catalog import description
 from timm_attn.catalog import listing as catalog_listing
 from timm_attn.cli import main
 from timm_attn.weights import checkpoints, find_checkpoint, inventory, manifest
 from timm_attn.weights.kinds import KINDS, UNVERIFIED
 
-README_LINES = (Path(__file__).resolve().parents[2] / 'README.md').read_text(encoding='utf-8').splitlines()
+PAGE = (ROOT / 'docs' / 'weights.md').read_text(encoding='utf-8').splitlines()
 DEFAULTS = {
     'resnet50_cbam': 'osmr_in1k',
     'resnet50_bam_mul': 'osmr_in1k',
@@ -74,7 +75,7 @@ def test_every_list_says_what_pretrained_does(checkpoint: Any, monkeypatch: pyte
     assert f'{tag} {state}' in catalog_listing(name)[0]
     assert f'{tag} ({state})' in (inspect.getdoc(timm.model_entrypoint(name)) or ''), 'the help of torch.hub'
     assert any(line.startswith(f'{checkpoint.full_name}  {state}  ') for line in inventory.listing())
-    (row,) = (line for line in README_LINES if line.startswith(f'| `{checkpoint.full_name}` |'))
+    (row,) = (line for line in PAGE if line.startswith(f'| `{checkpoint.full_name}` |'))
     assert f'| {state} (' in row and f'| {checkpoint.metrics[0]["top1"]:.2f} ' in row
 
 

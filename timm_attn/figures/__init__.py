@@ -1,7 +1,7 @@
 """Figures of results, drawn with matplotlib: data in, figure out."""
 
 from timm_attn.figures.canvas import require_matplotlib, save
-from timm_attn.figures.comparison import comparison_sheet
+from timm_attn.figures.comparison import Answer, comparison_sheet
 from timm_attn.figures.confusion import confusion_figure
 from timm_attn.figures.cost import cost_figure
 from timm_attn.figures.curves import curves_figure
@@ -11,6 +11,7 @@ from timm_attn.figures.selectivity import selectivity_figure
 from timm_attn.figures.sweep import sweep_figure
 
 __all__ = [
+    'Answer',
     'Explanation',
     'comparison_sheet',
     'confusion_figure',

@@ -26,7 +26,6 @@ DASHES: Sequence[Any] = ('solid', (0, (5, 1.5)), (0, (1.5, 1)), (0, (5, 1.5, 1, 
 HEAT = 'viridis'
 DPI = 110
 MAX_CHANNELS = 200
-SCALE = 'maps: dark low, yellow high'
 _STYLE: Any = {
     'font.size': 9,
     'axes.titlesize': 9,
@@ -75,31 +74,38 @@ def new_axes(
 
 
 def show_map(ax: 'Axes', values: Array, title: str, image: Array | None = None) -> None:
-    """A map (H, W) from its lowest to its highest value, over the grey image (H, W, 3) if there is one."""
+    """A map (H, W), over the grey image (H, W, 3) if there is one, and a colour bar with its ends."""
     if image is not None:
         ax.imshow(image.mean(axis=2), cmap='gray', vmin=0, vmax=1, interpolation='nearest')
-    ax.imshow(values, cmap=HEAT, alpha=1.0 if image is None else 0.6, interpolation='nearest')
+    shown = ax.imshow(values, cmap=HEAT, alpha=1.0 if image is None else 0.6, interpolation='nearest')
     ax.set_title(title)
     ax.set_axis_off()
+    figure: Any = ax.figure
+    bar = figure.colorbar(shown, ax=ax, orientation='horizontal', shrink=0.62, aspect=16, pad=0.03)
+    ends = sorted({float(values.min()), float(values.max())})
+    bar.set_ticks(ends, labels=[f'{end:.3g}' for end in ends])
+    bar.outline.set_visible(False)
+    bar.ax.tick_params(length=0)
 
 
-def show_curve(ax: 'Axes', values: Array, title: str) -> None:
-    """A curve of one value per channel, (C,)."""
+def is_constant(values: Array) -> bool:
+    """Whether a map shows nothing, because all of its values are one up to rounding."""
+    return bool(np.ptp(values) <= 1e-6 * np.abs(values).max())
+
+
+def show_gates(ax: 'Axes', values: Array, title: str) -> None:
+    """The gates of the channels, (C,), from the highest to the lowest."""
     channels = sampled_channels(ax, len(values))
-    ax.plot(channels, values[channels], color=COLOURS[0], linewidth=1)
+    ax.plot(np.sort(values)[::-1][channels], color=COLOURS[0], linewidth=1.6)
     ax.set_title(title)
 
 
 def sampled_channels(ax: 'Axes', channels: int) -> npt.NDArray[np.int64]:
-    """The channels of a curve, at most 200 at equal steps (as BAM Figure 5 does); labels the axis."""
-    ax.set_xlabel('channel' if channels <= MAX_CHANNELS else f'channel ({MAX_CHANNELS} of {channels})')
-    ax.margins(x=0)
+    """The places of sorted channels that are drawn, at most 200 at equal steps; labels the axis."""
+    ax.set_xlabel(f'{channels} channels, sorted')
+    ax.set_xticks([])
+    ax.margins(x=0.02)
     return np.linspace(0, channels - 1, min(channels, MAX_CHANNELS)).round().astype(np.int64)
-
-
-def value_range(values: Array) -> str:
-    """The lowest and the highest value of a map, the ends of its colour scale."""
-    return f'{values.min():.3g} to {values.max():.3g}'
 
 
 @styled

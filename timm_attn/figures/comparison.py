@@ -1,77 +1,95 @@
 """Nets side by side, stage by stage, on one picture (BAM Figures 5 and 6)."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from timm_attn.analysis import StageView, channel_profile, spatial_map
-from timm_attn.figures.canvas import SCALE, Array, new_axes, show_curve, show_map, styled, value_range
+from timm_attn.figures.canvas import Array, new_axes, show_gates, show_map, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# The rows of a net with attention: title, and the field of StageView; 'channels' is the factor's mean over positions
-ATTENTION_ROWS = (
-    ('before attention', 'before'),
-    ('attention', 'factor'),
-    ('after attention', 'after'),
-    ('attention of channels', 'channels'),
-)
+MOST = 12  # panels, the picture among them
+ROWS = {'features': 'output of\nthe stage', 'factor': 'its last\nattention'}  # fields of StageView that have a row
+SEE = 'Bright is high, as a mean over channels: compare the nets stage by stage.'
+
+
+class Answer(NamedTuple):
+    """What a net says of the picture, and its stages, of which the first image is shown."""
+
+    label: str
+    probability: float
+    views: Sequence[StageView]
 
 
 @styled
-def comparison_sheet(title: str, image: Array, nets: Mapping[str, tuple[str, Sequence[StageView]]]) -> 'Figure':
-    """The maps of every stage of some nets, averaged over the channels; the first image of each view is shown.
+def comparison_sheet(title: str, image: Array, true: str | None, nets: Mapping[str, Answer]) -> 'Figure':
+    """The picture with the answers of some nets, and their last stages: outputs, and attention where there is any.
 
     Args:
+        title: one sentence on what the sheet is.
         image: the picture, (H, W, 3) in 0..1.
-        nets: the prediction and the stages of each net, by its name.
+        true: its class, where it is known.
     """
-    rows = [(net, 'output of the stage', views, 'features') for net, (_, views) in nets.items()]
-    rows += [(net, what, views, field) for net, (_, views) in nets.items() for what, field in ATTENTION_ROWS]
-    rows = [row for row in rows if any(_shown(view, row[3]) is not None for view in row[2])]
-    columns = 1 + max(len(views) for _, views in nets.values())
-    size = (1.75 * columns, 0.5 + 1.75 * (1 + len(rows)))
-    figure, axes = new_axes(1 + len(rows), columns, size, f'{title}; {SCALE}, means of channels')
+    rows = [
+        (net, field) for net in nets for field in ROWS if any(_values(v, field) is not None for v in nets[net].views)
+    ]
+    stages = _stages(nets, rows)
+    ratios = {'width_ratios': [0.75, *[1] * stages], 'height_ratios': [0.7, *[1] * len(rows)]}
+    size = (1.2 + 1.9 * stages, 2.1 + 2.2 * len(rows))
+    figure, axes = new_axes(1 + len(rows), 1 + stages, size, f'{title}\n{SEE}', gridspec_kw=ratios)
     for ax in axes.flat:
         ax.set_axis_off()
-    _show_picture(axes[0], image, {net: prediction for net, (prediction, _) in nets.items()})
-    for line, (net, what, views, field) in zip(axes[1:], rows, strict=True):
-        line[0].text(0.5, 0.5, f'{net}\n\n{what}', ha='center', va='center', fontsize=8.5)
-        for ax, view in zip(line[1:], views, strict=False):
+    _show_picture(axes[0], image, true, nets)
+    for line, (net, field) in zip(axes[1:], rows, strict=True):
+        line[0].text(0, 0.5, f'{net}\n\n{ROWS[field]}', va='center', fontsize=8.5)
+        for ax, view in zip(line[1:], nets[net].views[-stages:], strict=False):
             _show(ax, view, field)
     return figure
 
 
-def _show_picture(line: 'Sequence[Axes]', image: Array, predictions: Mapping[str, str]) -> None:
+def _stages(nets: Mapping[str, Answer], rows: Sequence[tuple[str, str]]) -> int:
+    """How many of the last stages have room."""
+    most = max(len(answer.views) for answer in nets.values())
+
+    def panels(stages: int) -> int:
+        return 1 + sum(_values(v, field) is not None for net, field in rows for v in nets[net].views[-stages:])
+
+    return max((n for n in range(1, most + 1) if panels(n) <= MOST), default=1)
+
+
+def _show_picture(line: 'Sequence[Axes]', image: Array, true: str | None, nets: Mapping[str, Answer]) -> None:
     line[0].imshow(image, interpolation='nearest')
-    for i, (net, prediction) in enumerate(predictions.items()):
-        text = line[1].text(0, 0.7 - 0.3 * i, f'{net}: {prediction}', fontsize=10, transform=line[1].transAxes)
-        text.set_in_layout(False)  # it runs over the empty cells beside it
+    said = [f'true class: {true}'] if true else []
+    said += [f'{net} says: {answer.label}, {100 * answer.probability:.0f} %' for net, answer in nets.items()]
+    text = line[1].text(0, 0.5, '\n\n'.join(said), fontsize=10, va='center', transform=line[1].transAxes)
+    text.set_in_layout(False)  # it runs over the empty cells beside it
 
 
 def _show(ax: 'Axes', view: StageView, field: str) -> None:
-    values = _shown(view, field)
+    values = _values(view, field)
     if values is None:
         return
-    if field == 'channels':
+    title = _broken(view.path if field == 'features' else str(view.layer))
+    if values.ndim == 1:
         ax.set_axis_on()
-        show_curve(ax, values, '')
+        show_gates(ax, values, title)
     else:
-        path = view.path if field == 'features' else str(view.layer)
-        show_map(ax, values, f'{_broken(path)}\n{value_range(values)}')
+        show_map(ax, values, title)
 
 
 def _broken(path: str) -> str:
     """A long path in two lines."""
     owner, _, attribute = path.rpartition('.')
-    return f'{owner}.\n{attribute}' if len(path) > 12 and owner else path
+    return f'{owner}.\n{attribute}' if len(path) > 20 and owner else path
 
 
-def _shown(view: StageView, field: str) -> Array | None:
-    """A map (H, W) or a curve (C,); None where the stage has no attention, or attention that is constant there."""
-    maps = view.factor if field == 'channels' else getattr(view, field)
-    if maps is None or (field != 'channels' and maps.shape[2:].numel() == 1):
+def _values(view: StageView, field: str) -> Array | None:
+    """A map (H, W), or the gates (C,) of attention that is constant over the positions; None without attention."""
+    maps = getattr(view, field)
+    if maps is None:
         return None
-    mean: Array = (channel_profile(maps) if field == 'channels' else spatial_map(maps))[0].cpu().numpy()
+    varies = field == 'features' or maps.shape[2:].numel() > 1
+    mean: Array = (spatial_map(maps) if varies else channel_profile(maps))[0].cpu().numpy()
     return mean

@@ -10,17 +10,19 @@ from PIL import Image, ImageDraw, ImageFont
 
 # viridis at five equal steps: its lightness grows evenly, also for colour-blind readers and in print
 _VIRIDIS = np.array([(68, 1, 84), (59, 82, 139), (33, 145, 140), (94, 201, 98), (253, 231, 37)], dtype=float)
+_GREY, _WRONG = (90, 90, 90), (213, 94, 0)
 _SIDE, _GAP, _TEXT, _TITLE, _COLUMNS = 150, 16, 48, 44, 4
 
 
 @dataclass(frozen=True)
 class Tile:
-    """An image, a map over it, and two lines below."""
+    """An image, a map over it, and two lines below; the first is marked where the prediction is wrong."""
 
     image: Image.Image
     attention: npt.NDArray[np.floating[Any]]
     first_line: str
     second_line: str
+    wrong: bool = False
 
 
 def heat(values: npt.NDArray[np.floating[Any]]) -> Image.Image:
@@ -46,8 +48,10 @@ def contact_sheet(tiles: Sequence[Tile], title: str) -> Image.Image:
         y = _TITLE + i // _COLUMNS * (height + _GAP)
         sheet.paste(tile.image.resize((_SIDE, _SIDE), Image.Resampling.NEAREST), (x, y))
         sheet.paste(heat(tile.attention).resize((_SIDE, _SIDE), Image.Resampling.NEAREST), (x + _SIDE + 4, y))
-        draw.text((x, y + _SIDE + 4), tile.first_line, 'black', _font(17))
-        draw.text((x, y + _SIDE + 25), tile.second_line, (90, 90, 90), _font(15))
+        draw.text((x, y + _SIDE + 4), tile.first_line, _WRONG if tile.wrong else 'black', _font(17))
+        ends = f'{tile.attention.min():.2f} to {tile.attention.max():.2f}'
+        draw.text((x + _SIDE + 4, y + _SIDE + 6), ends, _GREY, _font(15))
+        draw.text((x, y + _SIDE + 25), tile.second_line, _GREY, _font(15))
     return sheet
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from timm_attn.figures.canvas import COLOURS, SCALE, Array, new_axes, show_curve, show_map, styled, value_range
+from timm_attn.figures.canvas import COLOURS, Array, is_constant, new_axes, show_gates, show_map, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,7 +20,7 @@ class Explanation:
         image: what the net saw, (H, W, 3) in 0..1.
         target: the class of the Grad-CAM maps.
         layer: the layer's kind and path.
-        grad_cams: maps (H, W) by where they are taken: before the layer, after it, on its weights.
+        grad_cams: maps (H, W) by where they are taken, such as 'before SimAM'.
         attention: the mean over channels of the layer's attention, (H, W), where it varies over the positions.
         gates: the attention of every channel, (C,), where it does not.
         classes: the most probable ones, best first, as (label, probability).
@@ -38,20 +38,33 @@ class Explanation:
 
 @styled
 def explanation_sheet(shown: Explanation) -> 'Figure':
-    """The image, its Grad-CAM maps, the attention, and the most probable classes, side by side."""
-    columns = 2 + len(shown.grad_cams) + (shown.attention is not None or shown.gates is not None)
-    title = f'{shown.title}; {SCALE}\n{shown.layer}; Grad-CAM for {shown.target!r}'
-    figure, ((image, *axes, bars),) = new_axes(1, columns, (2.05 * columns, 2.75), title)
-    image.imshow(shown.image, interpolation='nearest')
-    image.set_title('what the net saw')
-    image.set_axis_off()
-    for ax, (name, values) in zip(axes, shown.grad_cams.items(), strict=False):
-        show_map(ax, values, name if values.any() else f'{name}\n(zero everywhere)', shown.image)
+    """The image, the attention and the most probable classes, and below them the Grad-CAM maps.
+
+    Maps without a difference between positions are left out, and named in the title.
+    """
+    cams = {name: values for name, values in shown.grad_cams.items() if not is_constant(values)}
+    lines = [f'{shown.title}: {shown.layer}', 'every map has its own scale']
+    if len(cams) < len(shown.grad_cams):
+        lines.append(
+            f'Grad-CAM is the same everywhere, and left out: {", ".join(shown.grad_cams.keys() - cams.keys())}'
+        )
+    has_attention = shown.attention is not None or shown.gates is not None
+    upper = 2 + has_attention
+    columns = max(upper, len(cams))
+    rows = 1 + bool(cams)
+    figure, axes = new_axes(rows, columns, (3.05 * columns, 0.5 + 3.3 * rows), '; '.join(lines))
+    for ax in [*axes[0, upper:], *(axes[1, len(cams) :] if cams else ())]:
+        ax.set_axis_off()
+    axes[0, 0].imshow(shown.image, interpolation='nearest')
+    axes[0, 0].set_title('what the net saw')
+    axes[0, 0].set_axis_off()
     if shown.attention is not None:
-        show_map(axes[-1], shown.attention, f'attention, mean of channels\n{value_range(shown.attention)}')
+        show_map(axes[0, 1], shown.attention, 'attention, mean of channels')
     elif shown.gates is not None:
-        show_curve(axes[-1], shown.gates, 'attention of channels')
-    _show_classes(bars, shown.classes)
+        show_gates(axes[0, 1], shown.gates, 'attention of every channel')
+    _show_classes(axes[0, upper - 1], shown.classes)
+    for ax, (name, values) in zip(axes[-1], cams.items(), strict=False):
+        show_map(ax, values, f'Grad-CAM for {shown.target!r}\n{name}', shown.image)
     return figure
 
 
@@ -61,5 +74,5 @@ def _show_classes(ax: 'Axes', classes: Sequence[tuple[str, float]]) -> None:
     ax.barh(range(len(classes)), shares, height=0.35, color=COLOURS[0])
     for i, ((label, _), share) in enumerate(zip(classes, shares, strict=True)):
         ax.text(1.5, i - 0.24, f'{label}, {share:.1f} %', fontsize=8.5, va='bottom')
-    ax.set(xlim=(0, 100), ylim=(len(classes) - 0.5, -0.85), yticks=[], xlabel='probability in %')
-    ax.set_title(f'top {len(classes)}')
+    ax.set(xlim=(0, 100), ylim=(len(classes) - 0.5, -0.85), yticks=[])
+    ax.set_title(f'top {len(classes)}, probability in %')

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 BINS = 20
+TITLE = 'Class selectivity of feature maps: 0 answers all classes alike, 1 a single class'
 
 
 @styled
@@ -23,7 +24,7 @@ def selectivity_figure(nets: Mapping[str, Mapping[str, Tensor]]) -> 'Figure':
         nets: for each net's name the index of every feature map, (C,), by stage; the i-th stages share the i-th panel.
     """
     stages = max(len(of_net) for of_net in nets.values())
-    figure, (axes,) = new_axes(1, stages, (0.6 + 2.6 * stages, 3.2), 'Class selectivity of feature maps', sharey=True)
+    figure, (axes,) = new_axes(1, stages, (0.6 + 2.6 * stages, 3.2), TITLE, sharey=True)
     edges = np.linspace(0, 1, BINS + 1)
     for (net, of_net), colour, dashes in zip(nets.items(), COLOURS, DASHES, strict=False):
         for ax, index in zip(axes, of_net.values(), strict=False):
@@ -33,7 +34,8 @@ def selectivity_figure(nets: Mapping[str, Mapping[str, Tensor]]) -> 'Figure':
     for ax, of_stage in zip(axes, zip_longest(*(of_net.items() for of_net in nets.values())), strict=True):
         there = [stage for stage in of_stage if stage is not None]
         paths = ', '.join(dict.fromkeys(path for path, _ in there))
-        ax.set_title(f'{paths}\nmean {" and ".join(f"{index.mean():.2f}" for _, index in there)}')
+        maps = ' and '.join(dict.fromkeys(str(len(index)) for _, index in there))
+        ax.set_title(f'{paths}, {maps} maps\nmean {" and ".join(f"{index.mean():.2f}" for _, index in there)}')
         ax.set(xlim=(0, 1), xlabel='class selectivity index')
     axes[0].set_ylabel('feature maps in %')
     handles, labels = axes[0].get_legend_handles_labels()

@@ -34,6 +34,8 @@ def cost(
         raise ValueError(f'batch_size must be positive, but got {batch_size}.')
     size = net.data_config['input_size']
     costs = cost_report(net.model, torch.randn(batch_size, *size, device=net.device), layers)
-    title = f'{net.name}: what layers cost, {batch_size} x {"x".join(map(str, size))}, {net.device.type}'
+    kinds = {c.kind for c in costs[:-1]}
+    what = f'{len(costs) - 1} {kinds.pop() if len(kinds) == 1 else "named"} layers'
+    title = f'{net.name}: what its {what} cost, {batch_size} x {"x".join(map(str, size))}, {net.device.type}'
     figure = figures.cost_figure(title, costs[:-1], costs[-1])
     return costs, [figures.save(figure, out), write_numbers(out, numbers, (c._asdict() for c in costs))]

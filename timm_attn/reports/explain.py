@@ -1,5 +1,6 @@
 """`timm-attn explain`: Grad-CAM and attention of a net, or the stages of two nets, for single pictures."""
 
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from timm_attn.images import read_image
 from timm_attn.reports.net import Net
 
 # The places of Grad-CAM, and their titles on the sheet
-PLACES = {'before': 'Grad-CAM before', 'after': 'Grad-CAM after', 'weights': 'Grad-CAM on the weights'}
+PLACES = {'before': 'before {}', 'after': 'after {}', 'weights': 'on the weights of {}'}
 
 
 def explain(
@@ -84,11 +85,13 @@ def compare(
         if len({int(probabilities.argmax()) for _, _, probabilities in seen}) == 1:
             yield path, None, best
             continue
-        views = {
-            net.name: (f'{name}, {100 * p:.0f} %', stage_views(net.model, images))
+        answers = {
+            net.name: figures.Answer(name, p, stage_views(net.model, images))
             for (net, images, _), (name, p) in zip(seen, best, strict=True)
         }
-        figure = figures.comparison_sheet(path.name, first.shown(seen[0][1]), views)
+        title = f'{path.name}: two nets disagree'
+        true = class_in_path(path, first.labels)
+        figure = figures.comparison_sheet(title, first.shown(seen[0][1]), true, answers)
         yield path, figures.save(figure, sheet), best
 
 
@@ -111,17 +114,29 @@ def _explanation(
     module = find_layers(net.model, [layer])[layer]
     factor = attention_maps(net.model, images)[layer] if isinstance(module, AttentionLayer) else None
     varies = factor is not None and factor.shape[2:].numel() > 1
-    cams = {PLACES[place]: cam(place) for place in (PLACES if varies else ('before', 'after'))}
+    kind = type(module).__name__
+    cams = {PLACES[place].format(kind): cam(place) for place in (PLACES if varies else ('before', 'after'))}
     return figures.Explanation(
         title=f'{net.name}: {path.name}',
         image=net.shown(images),
         target=net.labels[target],
-        layer=f'{type(module).__name__} at {layer}',
+        layer=f'{kind} at {layer}',
         grad_cams=cams,
         attention=resized(spatial_map(factor), size)[0].cpu().numpy() if factor is not None and varies else None,
         gates=channel_profile(factor)[0].cpu().numpy() if factor is not None and not varies else None,
         classes=net.ranked(probabilities),
     )
+
+
+def class_in_path(path: Path, labels: Sequence[str]) -> str | None:
+    """The class that the folder of a picture names, or else its file, such as `8_bag/1.png` or `ankle-boot_0.png`."""
+    words = {_words(label): label for label in labels}
+    return next((words[w] for text in (path.resolve().parent.name, path.stem) if (w := _words(text)) in words), None)
+
+
+def _words(text: str) -> tuple[str, ...]:
+    """The words of a name in small letters, numbers left out."""
+    return tuple(re.findall(r'[a-z]+', text.lower()))
 
 
 def _sheets(paths: Sequence[Path], out: Path, suffix: str, file_format: str) -> list[Path]:
