@@ -222,7 +222,7 @@ def _table3() -> Iterator[Case]:
         speeds.setdefault(speed.base, []).append(speed)
     for device in ('cpu', 'cuda'):
         for base, rows in speeds.items():
-            names = _named(f'{device}/table3/{base}', f'{rows[0].row} of SimAM Table 3, one image')
+            names = _named(f'{device}/table3/{base}', f'{rows[0].row}, SimAM Table 3, one image')
             build = partial(nets.inference_runners, {row.model: nets.named(row.model) for row in rows}, 1, device)
             yield Case(*names, build, base, paper=tuple(rows))
 

@@ -81,7 +81,9 @@ def _show(ax: 'Axes', panel: SpeedPanel, most: int) -> None:
     for field, look in _MARKS.items():
         ax.plot(_marked(panel, field), places, **_MARK, **look)
     ends = [*(bar.high for bar in panel.bars), *(v for field in _MARKS for v in _marked(panel, field))]
-    ax.set_title('\n'.join([*textwrap.wrap(panel.title, _TITLE_LETTERS), f'{panel.reference} = 1']))
+    whole = ', '.join(part.replace(' ', '\u00a0') for part in panel.title.split(', '))  # lines break at commas
+    lines = textwrap.wrap(whole, _TITLE_LETTERS, break_long_words=False)
+    ax.set_title('\n'.join([*lines, f'{panel.reference} = 1']))
     ax.set(yticks=places, yticklabels=[f'{bar.name}  {bar.speed:.2f}' for bar in panel.bars])
     ax.set_xlim(0, 1.08 * max(1.0, *filter(math.isfinite, ends)))
     ax.set_ylim(most - 0.5, -0.5)

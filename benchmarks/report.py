@@ -1,6 +1,6 @@
 """One run: prints results as they come, then writes a picture and the numbers."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -8,12 +8,11 @@ from typing import Any
 import torch
 
 from benchmarks import text
-from benchmarks.cases import PICTURES, choose
-from benchmarks.engine_figure import engine_figure
+from benchmarks.cases import choose
 from benchmarks.engines import engine_versions, missing_engines
 from benchmarks.environment import cores, environment, load_average
-from benchmarks.figure import SpeedBar, SpeedPanel, benchmark_figure
-from benchmarks.measured import Measured, Outcome, measure, outcome_rows, outcomes, rows_of
+from benchmarks.measured import Measured, measure, outcome_rows, outcomes, rows_of
+from benchmarks.pictures import draw
 from benchmarks.targets import Target, targets_of
 from timm_attn import figures
 from timm_attn.figures.canvas import check_format
@@ -75,7 +74,8 @@ def benchmark(
     found = outcomes(results, targets)
     print('\n'.join((*text.table3_lines(results), *text.target_lines(found))))
     print(f'\nload average before {where["load_before"]}, after {where["load_after"]}', flush=True)
-    return [*_pictures(out, where, results, found), file]
+    rows = [row for measured in results for row in rows_of(measured)]
+    return [*draw(out, where, list(outcome_rows(found)), rows), file]
 
 
 def _write(
@@ -84,34 +84,6 @@ def _write(
     """Writes the results so far, so that an interrupted run leaves what it has measured."""
     about = {'environment': where, 'targets': list(outcome_rows(outcomes(results, targets)))}
     return write_numbers(out, numbers, (row for measured in results for row in rows_of(measured)), about)
-
-
-def _pictures(
-    out: Path, where: Mapping[str, Any], results: Sequence[Measured], found: Sequence[Outcome]
-) -> Iterator[Path]:
-    machine = (where['cpu'], f'{where["threads"]} threads', where['gpu'], where['date'][:10])
-    for kind, what in PICTURES.items():
-        shown = [measured for measured in results if measured.case.picture == kind]
-        title = f'{what}\n{", ".join(filter(None, machine))}; variants took turns'
-        if shown and kind == 'engines':
-            figure = engine_figure(title, [(m.case.title, {v: m.speed(v) for v in m.times.seconds}) for m in shown])
-        elif shown:
-            figure = benchmark_figure(title, _panels(shown, found))
-        else:
-            continue
-        yield figures.save(figure, out.with_stem(f'{out.stem}_{kind}'))
-
-
-def _panels(results: Sequence[Measured], found: Sequence[Outcome]) -> Iterator[SpeedPanel]:
-    """One panel per case, with the targets against its reference."""
-    for case, measured in ((measured.case, measured) for measured in results):
-        mine = [o.target for o in found if o.target.case == case.name and o.target.quantity == 'speed']
-        limits = {t.variant: t.limit for t in mine if t.against in ('', case.reference)}
-        fps = {speed.model: speed.fps for speed in case.paper}
-        others = [variant for variant in measured.times.seconds if variant != case.reference]
-        ratios = {variant: fps[variant] / fps[case.reference] for variant in others} if fps else {}
-        bars = [SpeedBar(v, *measured.speed(v), limits.get(v), ratios.get(v)) for v in others]
-        yield SpeedPanel(case.title, case.reference, bars)
 
 
 @contextmanager
