@@ -129,12 +129,14 @@ INFERENCES: Sequence[tuple[str, int, Mapping[str, nets.Variant], torch.dtype | N
     ('cuda/compiled', 128, COMPILED, None, 30, 0, True),
     ('cuda/compiled', 128, COMPILED, BFLOAT16, 30, 0, True),
 )
+_OF_RESNET50 = engines.nets_of('resnet50', 'resnet50', ('simam', 'se', 'eca', 'cbam', 'bam'))
+_OF_MOBILENETV2 = engines.nets_of('mobilenetv2_100', 'mobilenetv2', ('simam', 'eca'))
 # backbone, its nets by what they add, batch, rounds
 ENGINES: Sequence[tuple[str, Mapping[str, str], int, int]] = (
-    ('resnet50', engines.nets_of('resnet50', 'resnet50', ('simam', 'se', 'eca', 'cbam', 'bam')), 1, 20),
-    ('resnet50', engines.nets_of('resnet50', 'resnet50', ('simam', 'se', 'eca', 'cbam', 'bam')), 8, 5),
-    ('mobilenetv2', engines.nets_of('mobilenetv2_100', 'mobilenetv2', ('simam', 'eca')), 1, 40),
-    ('mobilenetv2', engines.nets_of('mobilenetv2_100', 'mobilenetv2', ('simam', 'eca')), 8, 12),
+    ('resnet50', _OF_RESNET50, 1, 20),
+    ('mobilenetv2', _OF_MOBILENETV2, 1, 40),
+    ('mobilenetv2', _OF_MOBILENETV2, 8, 12),
+    ('resnet50', _OF_RESNET50, 8, 5),
 )
 # name, batch, autocast's dtype, rounds
 TRAININGS: Sequence[tuple[str, int, torch.dtype | None, int]] = (

@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+import timm_attn
 from benchmarks.measure import Runner
 from benchmarks.nets import named, random_images, with_one_trunk
-from timm_attn.fuse import fuse
 
 PLAIN, EAGER = 'plain', 'eager'
 REFERENCE = f'{PLAIN}/{EAGER}'
@@ -51,7 +51,7 @@ def _channels_last(net: nn.Module, images: Tensor) -> Call:
 
 
 def _fused(net: nn.Module, images: Tensor) -> Call:
-    return partial(fuse(net), images)
+    return partial(timm_attn.fuse(net), images)
 
 
 def _compiled(net: nn.Module, images: Tensor, **options: Any) -> Call:
