@@ -16,7 +16,7 @@ from benchmarks.measure import Runner
 from benchmarks.peak_memory import MIB, peak_mib
 from timm_attn.analysis.cost import saved_bytes
 from timm_attn.attach import attach
-from timm_attn.fuse import fuse
+from timm_attn.deploy.fuse import fuse
 
 CLASSES = 1000
 
