@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from timm_attn.attention.base import positive_integer
-from timm_attn.downstream.layers import attention_layer
+from timm_attn.downstream.layers import attention_layer, check_attention
 
 SCALE = 4
 
@@ -82,6 +82,7 @@ def srresnet(
     """
     for name, value in (('every', every), ('blocks', blocks), ('width', width)):
         positive_integer(name, value)
+    check_attention(attention)
     return SRResNet(attention, every, blocks, width, bicubic_skip)
 
 

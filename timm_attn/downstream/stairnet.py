@@ -4,7 +4,8 @@ from collections import OrderedDict
 
 from torch import Tensor, nn
 
-from timm_attn.downstream.layers import attention_layer
+from timm_attn.attention.layers import BatchNorm
+from timm_attn.downstream.layers import attention_layer, check_attention
 from timm_attn.downstream.ssd import CHANNELS, SIZES, SSD300, vgg_maps
 
 WIDTH = 256
@@ -21,10 +22,10 @@ class Step(nn.Module):
 
     def __init__(self, channels: int, size: int, above: int | None) -> None:
         super().__init__()
-        self.lateral = nn.Sequential(nn.Conv2d(channels, WIDTH, 1, bias=False), nn.BatchNorm2d(WIDTH))
-        self.up = None if above is None else nn.Sequential(_double(above, size), nn.BatchNorm2d(WIDTH))
+        self.lateral = nn.Sequential(nn.Conv2d(channels, WIDTH, 1, bias=False), BatchNorm(WIDTH))
+        self.up = None if above is None else nn.Sequential(_double(above, size), BatchNorm(WIDTH))
         smooth = nn.Conv2d(WIDTH, WIDTH, 3, padding=1, bias=False)
-        self.smooth = nn.Sequential(smooth, nn.BatchNorm2d(WIDTH), nn.ReLU())
+        self.smooth = nn.Sequential(smooth, BatchNorm(WIDTH), nn.ReLU())
 
     def forward(self, x: Tensor, above: Tensor | None) -> Tensor:
         x = self.lateral(x)
@@ -69,6 +70,7 @@ def stairnet300(num_classes: int = 21, attention: str | None = None, *, pretrain
     Raises:
         ValueError: fewer than 2 classes, or no such attention.
     """
+    check_attention(attention)  # before the VGG16 is built
     stairs = StairBackbone(vgg_maps(num_classes, pretrained_backbone), attention)
     return SSD300(stairs, [WIDTH] * len(SIZES), num_classes)
 

@@ -6,8 +6,10 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torchvision.transforms import Normalize
 
 from timm_attn.attention.base import positive_integer
+from timm_attn.attention.layers import BatchNorm
 from timm_attn.downstream.backbone import Features
 
 POOL_SIZES = (1, 2, 3, 6)
@@ -58,15 +60,19 @@ class UPerNetDecoder(nn.Module):
 
 
 class UPerNet(nn.Module):
-    """RGB pictures, normalised as the backbone wants them, (N, 3, H, W) -> logits (N, num_classes, H, W)."""
+    """RGB pictures of 0 ... 1, (N, 3, H, W) -> logits (N, num_classes, H, W)."""
 
     def __init__(self, backbone: Features, num_classes: int, width: int) -> None:
         super().__init__()
         self.backbone = backbone
         self.decoder = UPerNetDecoder(backbone.channels, num_classes, width)
+        mean, std = backbone.statistics()
+        self.normalize = Normalize(mean, std)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return _resized(self.decoder(list(self.backbone(x).values())), x)
+    def forward(self, x: Tensor, full_size: bool = True) -> Tensor:
+        """The logits at the picture's size, or else at that of the largest map, at which CSAIL trains."""
+        logits = self.decoder(list(self.backbone(self.normalize(x)).values()))
+        return _resized(logits, x) if full_size else logits
 
 
 def upernet(
@@ -96,7 +102,7 @@ def upernet(
 
 def _conv(channels: int, width: int, kernel_size: int) -> nn.Sequential:
     conv = nn.Conv2d(channels, width, kernel_size, padding=kernel_size // 2, bias=False)
-    return nn.Sequential(conv, nn.BatchNorm2d(width), nn.ReLU())
+    return nn.Sequential(conv, BatchNorm(width), nn.ReLU())
 
 
 def _resized(x: Tensor, like: Tensor) -> Tensor:
