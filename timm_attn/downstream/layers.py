@@ -40,3 +40,12 @@ def split_name(name: str, nets: Collection[str], plain: Collection[str] = ()) ->
         raise ValueError(f'Unknown model {name!r}: choose from {", ".join(nets)}, {takes}.')
     check_attention(attention or None)
     return net, attention or None
+
+
+def is_name(name: str, nets: Collection[str], plain: Collection[str] = ()) -> bool:
+    """Whether split_name takes it."""
+    try:
+        split_name(name, nets, plain)
+    except ValueError:
+        return False
+    return True

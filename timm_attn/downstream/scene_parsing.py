@@ -36,16 +36,16 @@ def build(name: str, recipe: TaskRecipe, classes: Sequence[str]) -> nn.Module:
 
 
 class Resized:
-    """Samples for a net: the picture's shorter side as wanted, the longer one at most `most`.
+    """Samples for a net: the picture's shorter side as wanted, the longer one at most 1000.
 
     For training the label map goes with it, and both are flipped by chance. For evaluation the label map stays as it
     is, and the picture's sides become multiples of 32.
     """
 
-    def __init__(self, samples: Samples, sides: Sequence[int], most: int, hflip: float, training: bool) -> None:
+    def __init__(self, samples: Samples, sides: Sequence[int], hflip: float, training: bool) -> None:
         self.samples, self.classes = samples, samples.classes
         self.name, self.fingerprint = samples.name, samples.fingerprint
-        self.sides, self.most, self.hflip, self.training = list(sides), most, hflip, training
+        self.sides, self.hflip, self.training = list(sides), hflip, training
 
     def __len__(self) -> int:
         return len(self.samples)
@@ -53,7 +53,7 @@ class Resized:
     def __getitem__(self, index: int) -> Sample:
         image, labels = self.samples[index]
         side = self.sides[int(torch.randint(len(self.sides), ()))] if self.training else self.sides[0]
-        scale = min(side / min(image.shape[1:]), self.most / max(image.shape[1:]))
+        scale = min(side / min(image.shape[1:]), MOST / max(image.shape[1:]))
         size = [max(1, int(length * scale)) for length in image.shape[1:]]
         if not self.training:
             return v2.resize(image, [_up(length) for length in size]), labels
@@ -66,8 +66,8 @@ class Resized:
 
 def _ade20k(recipe: TaskRecipe, folder: Path, training: bool) -> Samples:
     samples = Ade20k(folder, recipe.train_split if training else recipe.val_split)
-    sides = recipe.data_kwargs.get('sides', SIDES) if training else [recipe.data_kwargs.get('test_side', TEST_SIDE)]
-    return Resized(samples, sides, recipe.data_kwargs.get('most', MOST), recipe.hflip, training)
+    sides = recipe.train_img_sizes if training else recipe.input_size and recipe.input_size[1:2]
+    return Resized(samples, sides or (SIDES if training else [TEST_SIDE]), recipe.hflip, training)
 
 
 DATA = {'ade20k': _ade20k}

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from timm_attn.downstream.data.pictures import Patches, Pictures
 from timm_attn.downstream.data.samples import Samples
-from timm_attn.downstream.layers import split_name
+from timm_attn.downstream.layers import is_name, split_name
 from timm_attn.downstream.metrics.psnr import to_uint8, y_psnr, y_ssim
 from timm_attn.downstream.recipe import TaskRecipe
 from timm_attn.downstream.resize import imresize_uint8
@@ -24,24 +24,21 @@ COLUMNS = ('psnr', 'ssim', 'bicubic_psnr', 'bicubic_ssim', 'least_gain')
 SIDE = 96  # pixels of a large patch
 
 
-def names(name: str) -> tuple[str, str | None]:
-    """The net and the attention of a model's name, such as 'srresnet_bam'.
-
-    Raises:
-        ValueError: there is no such model.
-    """
-    return split_name(name, NETS)
+def knows(name: str) -> bool:
+    """Whether a name is srresnet or srresnet_ATTENTION."""
+    return is_name(name, NETS)
 
 
 def build(name: str, recipe: TaskRecipe, classes: Sequence[str]) -> nn.Module:
     """The net of a recipe, whose task_kwargs are srresnet's."""
-    return srresnet(names(name)[1], **recipe.task_kwargs)
+    return srresnet(split_name(name, NETS)[1], **recipe.task_kwargs)
 
 
 def _pictures(recipe: TaskRecipe, folder: Path, training: bool) -> Samples:
     if not training:
         return Pictures(folder, recipe.val_split)
-    return Patches(folder, recipe.train_split, recipe.train_num_samples, recipe.data_kwargs.get('side', SIDE))
+    side = recipe.input_size[1] if recipe.input_size else SIDE
+    return Patches(folder, recipe.train_split, recipe.train_num_samples, side)
 
 
 DATA = {'pictures': _pictures}

@@ -68,6 +68,7 @@ class UPerNet(nn.Module):
         self.decoder = UPerNetDecoder(backbone.channels, num_classes, width)
         mean, std = backbone.statistics()
         self.normalize = Normalize(mean, std)
+        self.settings = dict(mean=mean, std=std, model_kwargs=backbone.kwargs)  # for the recipe
 
     def forward(self, x: Tensor, full_size: bool = True) -> Tensor:
         """The logits at the picture's size, or else at that of the largest map, at which CSAIL trains."""

@@ -12,7 +12,7 @@ from torchvision.transforms import v2
 
 from timm_attn.downstream.data.samples import Sample, Samples
 from timm_attn.downstream.data.voc import CLASSES, Voc
-from timm_attn.downstream.layers import split_name
+from timm_attn.downstream.layers import is_name, split_name
 from timm_attn.downstream.metrics.voc import Found, Truth, mean_average_precision
 from timm_attn.downstream.recipe import TaskRecipe
 from timm_attn.downstream.ssd import ssd300
@@ -24,18 +24,14 @@ COLUMNS = ('mAP',)
 _FILL = (123, 117, 104)  # of 255: what is around a picture that is zoomed out
 
 
-def names(name: str) -> tuple[str, str | None]:
-    """The net and the attention of a model's name, such as 'stairnet300_bam'.
-
-    Raises:
-        ValueError: there is no such model.
-    """
-    return split_name(name, NETS, plain=('ssd300',))
+def knows(name: str) -> bool:
+    """Whether a name is ssd300, stairnet300 or stairnet300_ATTENTION."""
+    return is_name(name, NETS, plain=('ssd300',))
 
 
 def build(name: str, recipe: TaskRecipe, classes: Sequence[str]) -> nn.Module:
     """The detector of a recipe."""
-    net, attention = names(name)
+    net, attention = split_name(name, NETS, plain=('ssd300',))
     options: dict[str, Any] = dict(pretrained_backbone=recipe.pretrained, **recipe.task_kwargs)
     if net == 'ssd300':
         return ssd300(len(classes) + 1, **options)
@@ -97,7 +93,9 @@ def _found(output: Mapping[str, Tensor]) -> Found:
 
 
 def _truth(target: Mapping[str, Tensor]) -> Truth:
-    return Truth(_numbers(target['boxes']), _numbers(target['labels']).astype(np.int64), target['difficult'].cpu().numpy())
+    return Truth(
+        _numbers(target['boxes']), _numbers(target['labels']).astype(np.int64), target['difficult'].cpu().numpy()
+    )
 
 
 def _numbers(values: Tensor) -> Any:
