@@ -1,9 +1,11 @@
 """Faster R-CNN and Mask R-CNN of torchvision on any backbone of timm or of the zoo."""
 
 from collections.abc import Mapping, Sequence
+from inspect import signature
 from typing import Any
 
 from torch import nn
+from torch.utils._pytree import tree_map
 from torchvision.models.detection import FasterRCNN, MaskRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.ops import MultiScaleRoIAlign
@@ -13,6 +15,7 @@ from timm_attn.downstream.checks import Checked
 from timm_attn.downstream.losses import L1RegionProposalNetwork, L1RoIHeads
 
 _RATIOS = (0.5, 1.0, 2.0)  # height / width of the anchors
+_OF_PICTURES = ('size_divisible', 'fixed_size')  # options of torchvision's transform, behind the detector's own
 BOX_LOSSES = ('smooth_l1', 'l1')
 
 
@@ -78,6 +81,7 @@ def _detector(
         raise ValueError(f'num_classes must be at least 2, the background and a class, but got {num_classes}.')
     if box_loss not in BOX_LOSSES:
         raise ValueError(f'box_loss must be one of {", ".join(BOX_LOSSES)}, but got {box_loss!r}.')
+    _refuse_unknown(kind, options)
     features = Features(
         backbone,
         pretrained=pretrained_backbone,
@@ -98,8 +102,24 @@ def _detector(
     if mask_size:
         settings['mask_roi_pool'] = MultiScaleRoIAlign(maps, output_size=mask_size, sampling_ratio=sampling_ratio)
     model: Any = kind(pyramid, num_classes, **{**settings, **options})
+    for head in (model.rpn.head, model.roi_heads.box_predictor, model.roi_heads.mask_predictor):
+        if head is not None:
+            head.register_forward_hook(_in_float32)
     if box_loss == 'l1':  # the same modules, of which one method differs
         model.rpn.__class__, model.roi_heads.__class__ = L1RegionProposalNetwork, L1RoIHeads
     model.in_chans, model.num_classes = features.in_chans, num_classes
     model.settings = dict(mean=model.transform.image_mean, std=model.transform.image_std, model_kwargs=features.kwargs)
     return model.train()
+
+
+def _refuse_unknown(kind: type[nn.Module], options: Mapping[str, Any]) -> None:
+    """Raises a TypeError for an option that torchvision would take and leave without effect."""
+    known = {name for base in kind.__mro__[:-1] for name in signature(base.__init__).parameters}
+    unknown = sorted({*options} - known - {*_OF_PICTURES})
+    if unknown:
+        raise TypeError(f'{unknown[0]!r} is no option of this detector or of torchvision.')
+
+
+def _in_float32(head: nn.Module, inputs: Any, output: Any) -> Any:
+    """A head's output under autocast: torchvision decodes boxes in its dtype, in bfloat16 to 4 pixels of 640."""
+    return tree_map(lambda value: value.float(), output)

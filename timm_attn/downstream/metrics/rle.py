@@ -1,5 +1,6 @@
 """Masks as COCO's run-length encoding, by faster-coco-eval."""
 
+import reprlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -42,7 +43,10 @@ def from_segmentation(segmentation: Any, height: int, width: int) -> Rle:
     require_coco()
     from faster_coco_eval.core import mask as coco
 
+    is_rle = isinstance(segmentation, dict) and {*segmentation} >= {'counts', 'size'}
+    if not is_rle and not (isinstance(segmentation, list) and all(isinstance(part, list) for part in segmentation)):
+        raise ValueError(f'A segmentation must be polygons or run lengths, but is {reprlib.repr(segmentation)}.')
     try:
         return coco.segmToRle(segmentation, width, height)
-    except (RuntimeError, TypeError, ValueError, KeyError) as error:
-        raise ValueError(f'A segmentation is neither polygons nor run lengths: {error}.') from error
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise ValueError(f'The segmentation {reprlib.repr(segmentation)} cannot be drawn: {error}.') from error
