@@ -84,10 +84,10 @@ def result(name: str, seed: int, folder: Path, output: Path) -> dict[str, Any]:
     pictures = measure(model, Pictures(folder, 'validation'))
     gains = [row['psnr'] - row['bicubic_psnr'] for row in pictures.values()]
     parameters = sum(p.numel() for p in model.parameters())
+    updates = recipe.epochs * (recipe.train_num_samples or 0) // recipe.batch_size
     return dict(
-        model=name, recipe='bam_sr', seed=seed, parameters=parameters, updates=recipe.epochs * 190,
-        cpu_seconds=round(seconds), mean_gain=round(float(np.mean(gains)), 4), least_gain=round(min(gains), 4),
-        pictures=pictures,
+        model=name, recipe='bam_sr', seed=seed, parameters=parameters, updates=updates, cpu_seconds=round(seconds),
+        mean_gain=round(float(np.mean(gains)), 4), least_gain=round(min(gains), 4), pictures=pictures,
     )  # fmt: skip
 
 

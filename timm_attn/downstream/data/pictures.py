@@ -1,5 +1,6 @@
 """Folders of pictures for super-resolution: a picture, and the same four times as small by MATLAB's bicubic."""
 
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,8 @@ class Patches(Pictures):
         return self.count
 
     def __getitem__(self, index: int) -> Sample:
-        picture = np.asarray(read_image(self.files[index % len(self.files)]))
+        file = self.files[index % len(self.files)]
+        picture = _kept(file, file.stat().st_mtime_ns)
         y, x = (int(torch.randint(size - self.side + 1, ())) for size in picture.shape[:2])
         patch = picture[y : y + self.side, x : x + self.side]
         turns = int(torch.randint(8, ()))
@@ -105,6 +107,11 @@ def pair(picture: npt.NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
 def as_tensor(picture: npt.NDArray[np.uint8]) -> Tensor:
     """(H, W, 3) of uint8 -> [3, H, W] of 0 ... 1."""
     return torch.from_numpy(picture.copy()).permute(2, 0, 1).float() / 255
+
+
+@lru_cache(maxsize=64)  # a small folder is decoded once
+def _kept(file: Path, changed: int) -> npt.NDArray[np.uint8]:
+    return np.asarray(read_image(file))
 
 
 def _size(file: Path) -> tuple[int, int]:
