@@ -10,11 +10,11 @@ from timm_attn.training.recipe import Recipe, load_recipe_as, recipe_as
 RECIPES = Path(__file__).resolve().parent / 'recipes'
 # The keys of a training that the loop of the tasks follows; any other would do nothing.
 USED = (
-    'dataset', 'train_split', 'val_split', 'train_num_samples', 'val_num_samples', 'input_size', 'mean', 'std',
-    'batch_size', 'validation_batch_size', 'workers', 'hflip', 'pretrained', 'model_kwargs', 'opt', 'opt_kwargs',
-    'momentum', 'weight_decay', 'clip_grad', 'lr', 'attention_lr_scale', 'sched', 'sched_on_updates', 'epochs',
-    'start_epoch', 'decay_milestones', 'decay_epochs', 'decay_rate', 'warmup_epochs', 'warmup_lr', 'cooldown_epochs',
-    'min_lr', 'seed', 'device', 'device_modules', 'amp', 'amp_dtype', 'dist_bn', 'sync_bn',
+    'dataset', 'train_split', 'val_split', 'train_num_samples', 'val_num_samples', 'input_size', 'train_img_sizes',
+    'mean', 'std', 'batch_size', 'validation_batch_size', 'workers', 'hflip', 'pretrained', 'model_kwargs', 'opt',
+    'opt_kwargs', 'momentum', 'weight_decay', 'clip_grad', 'lr', 'attention_lr_scale', 'sched', 'sched_on_updates',
+    'epochs', 'start_epoch', 'decay_milestones', 'decay_epochs', 'decay_rate', 'warmup_epochs', 'warmup_lr',
+    'cooldown_epochs', 'min_lr', 'seed', 'device', 'device_modules', 'amp', 'amp_dtype', 'dist_bn', 'sync_bn',
 )  # fmt: skip
 
 
@@ -22,8 +22,9 @@ USED = (
 class TaskRecipe(Recipe):
     """The keys of a training, its task, and a warm-up that is counted in updates, as the papers' pipelines do it.
 
-    `dataset` is one of the task's, `model_kwargs` are the backbone's, and `train_num_samples`, `val_num_samples` and
-    `input_size` are of scenes.
+    `dataset` is one of the task's, `model_kwargs` are the backbone's. Scenes have `train_num_samples`,
+    `val_num_samples` and `input_size`; super-resolution has `train_num_samples` patches of `input_size`; scene parsing
+    has pictures whose shorter side is one of `train_img_sizes`, and that of `input_size` in evaluation.
     """
 
     task: str  # see tasks.TASKS

@@ -5,16 +5,22 @@ A new task is a row: train, evaluate and predict are the same for all.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import timm
 from torch import Tensor, nn
 
-from timm_attn.downstream import detection
+from timm_attn.downstream import detection, scene_parsing, super_resolution, voc_detection
 from timm_attn.downstream.data.samples import Sample, Samples, as_lists
 from timm_attn.downstream.recipe import TaskRecipe
 from timm_attn.training.processes import Processes
+
+
+def is_backbone(name: str) -> bool:
+    """Whether timm or the zoo has the net, with or without a tag."""
+    return bool(timm.is_model(name.partition('.')[0]))
 
 
 @dataclass(frozen=True)
@@ -31,6 +37,7 @@ class Task:
         columns: the metrics in the table of a run; the first is the one that counts.
         predict: a model in evaluation mode, a picture [C, H, W] from 0 to 1, the classes, a .png or .svg to write,
             'csv' or 'json' -> the files written.
+        knows: whether a name, which may be anything, is one that `build` takes.
     """
 
     build: Callable[[str, TaskRecipe, Sequence[str]], nn.Module]
@@ -42,6 +49,7 @@ class Task:
     columns: Sequence[str]
     predict: Callable[[nn.Module, Tensor, Sequence[str], Path, str], Sequence[Path]]
     collate: Callable[[Sequence[Sample]], Any] = as_lists
+    knows: Callable[[str], bool] = is_backbone
 
 
 TASKS: dict[str, Task] = {
@@ -61,7 +69,35 @@ TASKS: dict[str, Task] = {
         columns=(*detection.BOX_COLUMNS, *detection.MASK_COLUMNS),
         predict=detection.predict,
     ),
+    'ssd': Task(
+        build=voc_detection.build,
+        data=voc_detection.DATA,
+        loss=detection.loss,
+        evaluate=voc_detection.evaluate,
+        columns=voc_detection.COLUMNS,
+        predict=detection.predict,
+        knows=voc_detection.knows,
+    ),
+    'upernet': Task(
+        build=scene_parsing.build,
+        data=scene_parsing.DATA,
+        loss=scene_parsing.loss,
+        evaluate=scene_parsing.evaluate,
+        columns=scene_parsing.COLUMNS,
+        predict=scene_parsing.predict,
+        collate=scene_parsing.collate,
+    ),
+    'srresnet': Task(
+        build=super_resolution.build,
+        data=super_resolution.DATA,
+        loss=super_resolution.l1,
+        evaluate=super_resolution.evaluate,
+        columns=super_resolution.COLUMNS,
+        predict=super_resolution.predict,
+        knows=super_resolution.knows,
+    ),
 }
+TASKS['srresnet_mse'] = replace(TASKS['srresnet'], loss=super_resolution.mse)
 
 
 def task_of(recipe: TaskRecipe) -> Task:

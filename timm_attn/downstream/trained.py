@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import timm
 from torch import nn
 from torchvision.transforms.functional import pil_to_tensor
 
@@ -41,9 +40,9 @@ def load(file: Path, changes: Mapping[str, Any] | None = None) -> tuple[nn.Modul
     recipe = task_recipe({**said, **(changes or {})}, f'The recipe in {file}')
     classes = class_names(state.get('options', {}).get('class_names'), file) or []
     name = state.get('arch', '')
-    if not timm.is_model(name.partition('.')[0]):
-        raise ValueError(f'{file} is of the model {name!r}, which neither timm nor the zoo has.')
     task = task_of(recipe)
+    if not task.knows(name):
+        raise ValueError(f'{file} is of the model {name!r}, which the task {recipe.task} does not have.')
     try:
         with usable():
             model = task.build(name, recipe, classes)
