@@ -2,14 +2,14 @@
 
 import fnmatch
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache, partial
 from typing import Any
 
 import torch
 
-from benchmarks import nets, operations
-from benchmarks.measure import Runner
+from benchmarks import engines, nets, operations
+from benchmarks.measure import Clock, Runner
 from timm_attn.paper.speed import Speed, printed_speeds
 
 
@@ -26,7 +26,10 @@ class Case:
         rounds: in the full run.
         quick: rounds of `--quick`; 0 leaves it out.
         compiled: it is measured with `--compile` only.
+        engines: it is measured with `--engines` only.
         paper: the printed frames per second of its variants, if it is one of a paper's rows.
+        clock: of its speeds and rates.
+        beside: further references: a column's name, and from a variant to the one that it is compared with.
     """
 
     name: str
@@ -37,11 +40,27 @@ class Case:
     rounds: int = 20
     quick: int = 0
     compiled: bool = False
+    engines: bool = False
     paper: tuple[Speed, ...] = ()
+    clock: Clock = 'wall'
+    beside: Mapping[str, Callable[[str], str]] = field(default_factory=dict, hash=False)
 
     @property
     def device(self) -> str:
         return self.name.split('/')[0]
+
+    @property
+    def picture(self) -> str:
+        """Which of the pictures shows it, a key of PICTURES."""
+        return {'op': 'operation', 'table3': 'table3', 'engines': 'engines'}.get(self.name.split('/')[1], 'nets')
+
+
+PICTURES: Mapping[str, str] = {
+    'operation': "SimAM by its paths, beside the paper's formula",
+    'nets': 'ResNet-50 with attention: inference, fused, compiled, training',
+    'table3': 'The nets of SimAM Table 3',
+    'engines': 'Nets in the engines that run nets on a CPU',
+}
 
 
 RESNET50: Mapping[str, nets.Variant] = {
@@ -110,6 +129,15 @@ INFERENCES: Sequence[tuple[str, int, Mapping[str, nets.Variant], torch.dtype | N
     ('cuda/compiled', 128, COMPILED, None, 30, 0, True),
     ('cuda/compiled', 128, COMPILED, BFLOAT16, 30, 0, True),
 )
+_OF_RESNET50 = engines.nets_of('resnet50', 'resnet50', ('simam', 'se', 'eca', 'cbam', 'bam'))
+_OF_MOBILENETV2 = engines.nets_of('mobilenetv2_100', 'mobilenetv2', ('simam', 'eca'))
+# backbone, its nets by what they add, batch, rounds
+ENGINES: Sequence[tuple[str, Mapping[str, str], int, int]] = (
+    ('resnet50', _OF_RESNET50, 1, 20),
+    ('mobilenetv2', _OF_MOBILENETV2, 1, 40),
+    ('mobilenetv2', _OF_MOBILENETV2, 8, 12),
+    ('resnet50', _OF_RESNET50, 8, 5),
+)
 # name, batch, autocast's dtype, rounds
 TRAININGS: Sequence[tuple[str, int, torch.dtype | None, int]] = (
     ('cpu/resnet50/training', 8, None, 7),
@@ -131,13 +159,14 @@ _OPTIONS = {
 _GB = ('GB/s', 1e-9)
 
 
-def choose(*, quick: bool, only: str, compiled: bool) -> list[Case]:
+def choose(*, quick: bool, only: str, compiled: bool, engines: bool = False) -> list[Case]:
     """The cases of a run, in order; `only` is a glob of their names.
 
     Raises:
         ValueError: no case of such a run matches.
     """
-    cases = [c for c in all_cases() if (c.quick or not quick) and (compiled or not c.compiled)]
+    asked = [c for c in all_cases() if (compiled or not c.compiled) and (engines or not c.engines)]
+    cases = [c for c in asked if c.quick or not quick]
     found = [c for c in cases if fnmatch.fnmatchcase(c.name, only)]
     if not found:
         raise ValueError(f'No case of this run matches {only!r}: choose from {", ".join(c.name for c in cases)}.')
@@ -147,7 +176,7 @@ def choose(*, quick: bool, only: str, compiled: bool) -> list[Case]:
 @cache
 def all_cases() -> tuple[Case, ...]:
     """Every case there is."""
-    return (*_operations(), *_bandwidths(), *_inferences(), *_trainings(), *_table3())
+    return (*_operations(), *_bandwidths(), *_inferences(), *_trainings(), *_table3(), *_engines())
 
 
 def _named(name: str, title: str, *options: Any) -> tuple[str, str]:
@@ -195,6 +224,15 @@ def _table3() -> Iterator[Case]:
         speeds.setdefault(speed.base, []).append(speed)
     for device in ('cpu', 'cuda'):
         for base, rows in speeds.items():
-            names = _named(f'{device}/table3/{base}', f'{rows[0].row} of SimAM Table 3, one image')
+            names = _named(f'{device}/table3/{base}', f'{rows[0].row}, SimAM Table 3, one image')
             build = partial(nets.inference_runners, {row.model: nets.named(row.model) for row in rows}, 1, device)
             yield Case(*names, build, base, paper=tuple(rows))
+
+
+def _engines() -> Iterator[Case]:
+    for backbone, nets_of, batch, rounds in ENGINES:
+        names = _named(f'cpu/engines/{backbone}/b{batch}', f'{backbone} in the engines, batch {batch}')
+        build = partial(engines.engine_runners, nets_of, batch)
+        beside = {'to_plain': engines.plain_in_the_engine, 'to_eager': engines.eager_of_the_net}
+        yield Case(*names, build, engines.REFERENCE, rounds=rounds, quick=min(rounds, 3) if batch == 1 else 0,
+                   engines=True, clock='cpu', beside=beside)  # fmt: skip

@@ -6,13 +6,14 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 WARM_UP = 2  # calls of a variant before its first time: allocators, cuDNN's and oneDNN's choices, compilation
 LEAST_ROUNDS = 3
 LEAST_SECONDS = 0.005  # shorter calls are repeated within a turn
+Clock = Literal['wall', 'cpu']  # time that passes, or that this process's threads compute
 
 
 @dataclass(frozen=True)
@@ -47,22 +48,26 @@ class Spread(NamedTuple):
 
 @dataclass(frozen=True)
 class Times:
-    """Seconds per call of each variant, round by round, and the work of a call."""
+    """Seconds per call of each variant, round by round, by both clocks, and the work of a call."""
 
     seconds: Mapping[str, Sequence[float]]
     work: Mapping[str, float] = field(default_factory=dict)
+    cpu: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
-    def milliseconds(self, variant: str) -> Spread:
-        return Spread.of([1000 * s for s in self.seconds[variant]])
+    def by(self, clock: Clock) -> Mapping[str, Sequence[float]]:
+        return self.cpu if clock == 'cpu' else self.seconds
 
-    def rate(self, variant: str) -> float:
+    def milliseconds(self, variant: str, clock: Clock = 'wall') -> Spread:
+        return Spread.of([1000 * s for s in self.by(clock)[variant]])
+
+    def rate(self, variant: str, clock: Clock = 'wall') -> float:
         """Work per second in the median round."""
-        return self.work.get(variant, 1) / self.milliseconds(variant).median * 1000
+        return self.work.get(variant, 1) / self.milliseconds(variant, clock).median * 1000
 
-    def speed(self, variant: str, reference: str) -> Spread:
+    def speed(self, variant: str, reference: str, clock: Clock = 'wall') -> Spread:
         """The ratio of the two rates, round by round: 2 is twice as fast as the reference."""
         work = self.work.get(variant, 1) / self.work.get(reference, 1)
-        rounds = zip(self.seconds[variant], self.seconds[reference], strict=True)
+        rounds = zip(self.by(clock)[variant], self.by(clock)[reference], strict=True)
         return Spread.of([work * theirs / ours for ours, theirs in rounds])
 
 
@@ -72,6 +77,7 @@ def interleaved(
     limit: float = math.inf,
     finish: Callable[[], None] = lambda: None,
     clock: Callable[[], float] = time.perf_counter,
+    cpu_clock: Callable[[], float] = time.process_time,
 ) -> Times:
     """Times every variant once per round, after a warm-up of each; each round starts with another variant.
 
@@ -83,6 +89,7 @@ def interleaved(
     warm = [_warm_up(runner, finish, clock) for runner in runners.values()]
     calls = max(1, math.ceil(LEAST_SECONDS / max(min(warm), 1e-9)))
     seconds: dict[str, list[float]] = {name: [] for name in names}
+    cpu: dict[str, list[float]] = {name: [] for name in names}
     gc.collect()
     gc.disable()
     start = clock()
@@ -93,10 +100,12 @@ def interleaved(
             first = turn % len(names)
             for name in names[first:] + names[:first]:
                 with runners[name].around():
+                    before = cpu_clock()
                     seconds[name].append(_timed(runners[name].call, calls, finish, clock))
+                    cpu[name].append((cpu_clock() - before) / calls)
     finally:
         gc.enable()
-    return Times(seconds, {name: runner.work for name, runner in runners.items()})
+    return Times(seconds, {name: runner.work for name, runner in runners.items()}, cpu)
 
 
 def _warm_up(runner: Runner, finish: Callable[[], None], clock: Callable[[], float]) -> float:

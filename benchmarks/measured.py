@@ -13,6 +13,7 @@ from benchmarks.targets import TARGETS, Target
 from timm_attn.analysis.cost import finish
 
 MEMORY = ('saved_mib', 'saved_inputs', 'peak_mib')  # the columns that Runner.memory may fill
+BESIDE = ('to_plain', 'to_eager')  # the columns that Case.beside may fill
 
 SECONDS, QUICK_SECONDS = 150, 8  # after which a case begins no further round: a slow machine has fewer
 
@@ -30,12 +31,16 @@ class Measured:
     memory: Mapping[str, Mapping[str, float]]
 
     def speed(self, variant: str, reference: str = '') -> Spread:
-        """Against the case's reference, or another variant."""
-        return self.times.speed(variant, reference or self.case.reference)
+        """Against the case's reference, or another variant, by the case's clock."""
+        return self.times.speed(variant, reference or self.case.reference, self.case.clock)
+
+    def beside(self, variant: str) -> dict[str, Spread]:
+        """Its speed against each of the case's other references."""
+        return {name: self.speed(variant, of(variant)) for name, of in self.case.beside.items()}
 
     def rate(self, variant: str) -> float:
-        """In the case's unit."""
-        return self.times.rate(variant) * self.case.unit[1]
+        """In the case's unit, by its clock."""
+        return self.times.rate(variant, self.case.clock) * self.case.unit[1]
 
     def quantity(self, target: Target, variant: str) -> Spread:
         """The value of a target's quantity for a variant."""
@@ -72,7 +77,7 @@ def measure(case: Case, quick: bool = False) -> Measured:
     finally:
         runners = {}
         gc.collect()
-        if case.compiled:
+        if case.compiled or case.engines:
             torch.compiler.reset()
         if device.type == 'cuda':
             torch.cuda.empty_cache()
@@ -83,13 +88,17 @@ def rows_of(measured: Measured) -> Iterator[dict[str, Any]]:
     case = measured.case
     paper = {speed.model: speed.fps for speed in case.paper}
     for variant in measured.times.seconds:
+        beside = measured.beside(variant)
         yield {
             'case': case.name,
             'variant': variant,
             'reference': case.reference,
             'rounds': len(measured.times.seconds[variant]),
             **_columns('ms', measured.times.milliseconds(variant)),
+            **_columns('cpu_ms', measured.times.milliseconds(variant, 'cpu')),
+            'clock': case.clock,
             **_columns('speed', measured.speed(variant)),
+            **{key: value for column in BESIDE for key, value in _columns(column, beside.get(column)).items()},
             'rate': _short(measured.rate(variant)),
             'unit': case.unit[0],
             **{column: _short(measured.memory[variant].get(column)) for column in MEMORY},
@@ -123,6 +132,8 @@ def _outcome(target: Target, measured: Measured | None) -> Outcome:
     if measured is None:
         no_gpu = target.case.startswith('cuda/') and not torch.cuda.is_available()
         return Outcome(target, None, None, 'no GPU' if no_gpu else 'not in this run')
+    if target.variant not in measured.times.seconds:
+        return Outcome(target, None, None, 'not installed')
     value = measured.quantity(target, target.variant)
     elsewhere = measured.quantity(target, target.elsewhere) if target.elsewhere else None
     return Outcome(target, value, elsewhere, target.verdict(value))

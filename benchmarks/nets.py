@@ -16,7 +16,7 @@ from benchmarks.measure import Runner
 from benchmarks.peak_memory import MIB, peak_mib
 from timm_attn.analysis.cost import saved_bytes
 from timm_attn.attach import attach
-from timm_attn.fuse import fuse
+from timm_attn.deploy.fuse import fuse
 
 CLASSES = 1000
 
@@ -68,7 +68,7 @@ def inference_runners(
     Args:
         amp: the dtype of autocast; None computes in float32.
     """
-    images = _images(batch, size, device)
+    images = random_images(batch, size, device)
 
     def runner(net: Callable[[Tensor], Any]) -> Runner:
         def infer() -> Any:
@@ -77,14 +77,14 @@ def inference_runners(
 
         return Runner(infer if amp else partial(net, images), torch.inference_mode, batch)
 
-    return {name: runner(net) for name, net in _with_one_trunk(nets, device, training=False).items()}
+    return {name: runner(net) for name, net in with_one_trunk(nets, device, training=False).items()}
 
 
 def training_runners(
     nets: Mapping[str, Variant], batch: int, device: str, *, size: int = 224, amp: torch.dtype | None = None
 ) -> dict[str, Runner]:
     """A step of SGD with momentum, forward, backward and update, on the same random images and labels."""
-    images, labels = _images(batch, size, device), torch.randint(CLASSES, (batch,), device=device)
+    images, labels = random_images(batch, size, device), torch.randint(CLASSES, (batch,), device=device)
     loss = nn.CrossEntropyLoss()
 
     def runner(net: nn.Module) -> Runner:
@@ -110,10 +110,10 @@ def training_runners(
 
         return Runner(step, torch.enable_grad, batch, memory)
 
-    return {name: runner(net) for name, net in _with_one_trunk(nets, device, training=True).items()}
+    return {name: runner(net) for name, net in with_one_trunk(nets, device, training=True).items()}
 
 
-def _images(batch: int, size: int, device: str) -> Tensor:
+def random_images(batch: int, size: int, device: str) -> Tensor:
     torch.manual_seed(0)
     return torch.randn(batch, 3, size, size, device=device)
 
@@ -124,7 +124,7 @@ def _autocast(device: str, amp: torch.dtype | None) -> Iterator[None]:
         yield
 
 
-def _with_one_trunk(nets: Mapping[str, Variant], device: str, training: bool) -> dict[str, Any]:
+def with_one_trunk(nets: Mapping[str, Variant], device: str, training: bool) -> dict[str, Any]:
     """Builds the nets; parameters that they share with the first have its values."""
     torch.manual_seed(0)
     ready: dict[str, Any] = {}

@@ -9,9 +9,10 @@ import torch
 
 from benchmarks import text
 from benchmarks.cases import choose
+from benchmarks.engines import engine_versions, missing_engines
 from benchmarks.environment import cores, environment, load_average
-from benchmarks.figure import SpeedBar, SpeedPanel, benchmark_figure
-from benchmarks.measured import Measured, Outcome, measure, outcome_rows, outcomes, rows_of
+from benchmarks.measured import Measured, measure, outcome_rows, outcomes, rows_of
+from benchmarks.pictures import draw
 from benchmarks.targets import Target, targets_of
 from timm_attn import figures
 from timm_attn.figures.canvas import check_format
@@ -27,16 +28,19 @@ def benchmark(
     only: str = '*',
     threads: int | None = None,
     compiled: bool = False,
+    engines: bool = False,
 ) -> list[Path]:
     """Measures the cases, those on a GPU where there is one, and prints them, the paper's speeds and the targets.
 
     Args:
-        out: the figure, .png or .svg; the numbers lie beside it, and are written again after each case.
+        out: a .png or .svg file. A picture per kind of case gets its name with the kind's, such as `_nets`, at its end;
+            the numbers have its name, and are written again after each case.
         numbers: their format: 'json', with the environment and the targets, or 'csv'.
         quick: fewer cases and rounds: a minute on 2 cores instead of ten.
         only: a glob of the cases' names.
         threads: of torch on the CPU; by default one per core.
         compiled: also the nets under torch.compile.
+        engines: also the nets in the engines, those that are installed.
 
     Raises:
         ValueError: no case has such a name, there is no such format, or threads is not positive.
@@ -48,16 +52,19 @@ def benchmark(
     check_numbers(numbers)
     if threads is not None and threads < 1:
         raise ValueError(f'threads must be positive, but got {threads}.')
-    cases = choose(quick=quick, only=only, compiled=compiled)
+    cases = choose(quick=quick, only=only, compiled=compiled, engines=engines)
     runnable = [case for case in cases if case.device == 'cpu' or torch.cuda.is_available()]
     if not runnable:
         raise RuntimeError(f'The cases that match {only!r} need a GPU, and torch sees none.')
     check_writable(out)
     check_writable(out.with_suffix(f'.{numbers}'))
     where = environment(threads or cores())
+    if any(case.engines for case in runnable):
+        where.update(engine_versions())
+        print('\n'.join(text.missing_lines(missing_engines())), flush=True)
     print(text.environment_line(where), flush=True)
     results: list[Measured] = []
-    targets = targets_of(only)
+    targets = targets_of([case.name for case in cases])
     with _settings(where['threads']):
         for case in runnable:
             results.append(measure(case, quick))
@@ -67,9 +74,8 @@ def benchmark(
     found = outcomes(results, targets)
     print('\n'.join((*text.table3_lines(results), *text.target_lines(found))))
     print(f'\nload average before {where["load_before"]}, after {where["load_after"]}', flush=True)
-    machine = (where['cpu'], f'{where["threads"]} threads', where['gpu'], where['date'][:10])
-    title = f'Speed of variants that took turns: {", ".join(filter(None, machine))}'
-    return [figures.save(benchmark_figure(title, _panels(results, found)), out), file]
+    rows = [row for measured in results for row in rows_of(measured)]
+    return [*draw(out, where, list(outcome_rows(found)), rows), file]
 
 
 def _write(
@@ -78,18 +84,6 @@ def _write(
     """Writes the results so far, so that an interrupted run leaves what it has measured."""
     about = {'environment': where, 'targets': list(outcome_rows(outcomes(results, targets)))}
     return write_numbers(out, numbers, (row for measured in results for row in rows_of(measured)), about)
-
-
-def _panels(results: Sequence[Measured], found: Sequence[Outcome]) -> Iterator[SpeedPanel]:
-    """One panel per case, with the targets against its reference."""
-    for case, measured in ((measured.case, measured) for measured in results):
-        mine = [o.target for o in found if o.target.case == case.name and o.target.quantity == 'speed']
-        limits = {t.variant: t.limit for t in mine if t.against in ('', case.reference)}
-        fps = {speed.model: speed.fps for speed in case.paper}
-        others = [variant for variant in measured.times.seconds if variant != case.reference]
-        ratios = {variant: fps[variant] / fps[case.reference] for variant in others} if fps else {}
-        bars = [SpeedBar(v, *measured.speed(v), limits.get(v), ratios.get(v)) for v in others]
-        yield SpeedPanel(case.title, case.reference, bars)
 
 
 @contextmanager

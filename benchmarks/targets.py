@@ -1,8 +1,7 @@
 """The targets of the benchmark."""
 
-import fnmatch
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 
 from benchmarks.measure import Spread
@@ -56,6 +55,25 @@ def _all(limit: float) -> dict[str, float]:
     return dict.fromkeys(('simam', 'se', 'eca'), limit)
 
 
+def _in_engines() -> Iterator[Target]:
+    """Attention beside the plain net of the same engine."""
+    both = ('onnxruntime', 'OpenVINO')
+    for net, backbone, engines, limit in (
+        ('simam', 'resnet50', both, 0.97),
+        ('se', 'resnet50', both, 0.97),
+        ('eca', 'resnet50', both, 0.97),
+        ('cbam', 'resnet50', both[:1], 0.92),
+        ('simam', 'mobilenetv2', both, 0.80),
+    ):
+        for engine in engines:
+            for batch in (1, 8):
+                what = f'{backbone}_{net} / {backbone} in {engine}, batch {batch}'
+                yield Target(what, f'cpu/engines/{backbone}/b{batch}', f'{net}/{engine}', limit, f'plain/{engine}')
+    for net, limit in EAGER.items():
+        yield Target(f'resnet50_{net} / resnet50, eager, batch 1', 'cpu/engines/resnet50/b1', f'{net}/eager', limit)
+
+
+EAGER = {'simam': 0.97, 'se': 0.95, 'eca': 0.95, 'cbam': 0.90}
 OP, TRAINING = 'cpu/op/forward', 'cpu/op/training/8x64x56x56'
 TARGETS: tuple[Target, ...] = (
     Target('SimAM forward, 16x64x56x56 / formula', f'{OP}/16x64x56x56', 'simam', 4, elsewhere='formula'),
@@ -65,11 +83,12 @@ TARGETS: tuple[Target, ...] = (
         'SimAM saved for backward, in inputs (1 + 2 numbers per channel)', TRAINING, 'simam', 1 + 2 / (56 * 56),
         elsewhere='formula', quantity='saved_inputs',
     ),
-    *_nets('cpu/resnet50/b1', 'inference, batch 1', {'simam': 0.97, 'se': 0.95, 'eca': 0.95, 'cbam': 0.88}),
+    *_nets('cpu/resnet50/b1', 'inference, batch 1', EAGER),
     *_nets('cpu/resnet50/b8', 'inference, batch 8', {'simam': 0.95, 'se': 0.95, 'eca': 0.95, 'cbam': 0.88}),
     *_nets('cpu/resnet50/training/b8', 'training step, batch 8', _all(0.95)),
     *_fused('cpu/fuse/b1', 'batch 1', 1.06, 0.97),
     *_fused('cpu/fuse/b8', 'batch 8', 1.12, 0.97),
+    *_in_engines(),
     Target('GPU: SimAM forward, bandwidth / a copy', 'cuda/op/bandwidth/forward', 'simam', 0.8, elsewhere='formula'),
     Target('GPU: SimAM backward, bandwidth / a copy', 'cuda/op/bandwidth/backward', 'simam', 0.8, elsewhere='formula'),
     *_nets('cuda/resnet50/b128', 'GPU inference, batch 128', _all(0.97)),
@@ -80,6 +99,6 @@ TARGETS: tuple[Target, ...] = (
 )  # fmt: skip
 
 
-def targets_of(only: str) -> list[Target]:
-    """The targets whose case has a name that matches a glob."""
-    return [target for target in TARGETS if fnmatch.fnmatchcase(target.case, only)]
+def targets_of(cases: Collection[str]) -> list[Target]:
+    """The targets of these cases."""
+    return [target for target in TARGETS if target.case in cases]

@@ -3,7 +3,8 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from benchmarks.measure import Spread
+from benchmarks.cases import Case
+from benchmarks.measure import Clock, Spread
 from benchmarks.measured import MEMORY, Measured, Outcome
 
 HEADS = {'saved_mib': 'MiB saved', 'saved_inputs': 'inputs saved', 'peak_mib': 'MiB at peak'}
@@ -18,20 +19,46 @@ def environment_line(environment: Mapping[str, Any]) -> str:
     return ', '.join(f'{key}: {"none" if value is None else value}' for key, value in environment.items())
 
 
+def missing_lines(missing: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    """The engines that are not installed."""
+    yield from (f'not measured: {engine}, which needs {" and ".join(needs)}' for engine, needs in missing.items())
+
+
 def case_lines(measured: Measured) -> Iterator[str]:
     """A heading and one line per variant; medians, and quartiles in brackets."""
     case, times = measured.case, measured.times
     rounds = len(times.seconds[case.reference])
     yield f'\n{case.name}: {case.title}; {rounds} rounds'
-    columns = [c for c in MEMORY if any(c in memory for memory in measured.memory.values())]
-    yield from (f'  {NOTES[c]}' for c in columns if c in NOTES)
-    heads = ''.join(f'{HEADS[c]:>14}' for c in columns)
-    yield f'{"":16}{"ms":>28}{case.unit[0]:>12}{f"speed against {case.reference}":>36}{heads}'
-    for variant in times.seconds:
-        memory = measured.memory[variant]
-        cells = ''.join(f'{memory[c]:14.2f}' if c in memory else ' ' * 14 for c in columns)
-        ms, speed = (_spread(s) for s in (times.milliseconds(variant), measured.speed(variant)))
-        yield f'{variant:16}{ms:>28}{measured.rate(variant):12.4g}{speed:>36}{cells}'
+    memory = [c for c in MEMORY if any(c in row for row in measured.memory.values())]
+    yield from (f'  {NOTES[c]}' for c in memory if c in NOTES)
+    yield from _aligned([_heads(case, memory), *(_cells(measured, variant, memory) for variant in times.seconds)])
+
+
+def _heads(case: Case, memory: Sequence[str]) -> list[str]:
+    clocks = ['ms'] if case.clock == 'wall' else ['CPU ms', 'wall ms']
+    beside = [column.replace('_', ' ') for column in case.beside]
+    return ['', *clocks, case.unit[0], f'speed against {case.reference}', *beside, *(HEADS[c] for c in memory)]
+
+
+def _cells(measured: Measured, variant: str, memory: Sequence[str]) -> list[str]:
+    clocks: Sequence[Clock] = ('wall',) if measured.case.clock == 'wall' else ('cpu', 'wall')
+    spreads = [_spread(measured.times.milliseconds(variant, clock)) for clock in clocks]
+    speeds = [_spread(s) for s in (measured.speed(variant), *measured.beside(variant).values())]
+    of = measured.memory[variant]
+    return [
+        variant,
+        *spreads,
+        f'{measured.rate(variant):.4g}',
+        *speeds,
+        *(f'{of[c]:.2f}' if c in of else '' for c in memory),
+    ]
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    """Names to the left, the rest to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for name, *cells in rows:
+        yield '  '.join([name.ljust(widths[0]), *(c.rjust(w) for c, w in zip(cells, widths[1:], strict=True))])
 
 
 def table3_lines(results: Sequence[Measured]) -> Iterator[str]:

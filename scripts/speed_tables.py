@@ -8,6 +8,14 @@ from typing import Any
 from markdown_tables import table
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / 'results' / 'benchmark'
+# The columns of README's table
+README_ENGINES = {
+    'eager': 'eager',
+    'fuse': '`timm_attn.fuse`',
+    'compile, freezing': 'torch.compile, freezing',
+    'onnxruntime': 'ONNX Runtime',
+    'OpenVINO': 'OpenVINO',
+}
 
 
 def measured_speeds(numbers: Mapping[str, Any]) -> str:
@@ -27,8 +35,10 @@ def measured_speeds(numbers: Mapping[str, Any]) -> str:
 
 
 def printed_speeds(numbers: Mapping[str, Any]) -> str:
-    """Images per second of SimAM Table 3 beside those of a benchmark."""
+    """Images per second of SimAM Table 3 beside those of a benchmark, if it has them."""
     rows = [row for row in numbers['rows'] if row['paper_fps'] is not None]
+    if not rows:
+        return ''
     plain = {row['case']: row['paper_fps'] for row in rows if row['variant'] == row['reference']}
     lines = [
         [
@@ -46,6 +56,8 @@ def printed_speeds(numbers: Mapping[str, Any]) -> str:
 def compiled_speeds(numbers: Mapping[str, Any]) -> str:
     """The nets under torch.compile beside the compiled plain net, one row per net, one column per case."""
     rows = [row for row in numbers['rows'] if '/compiled/' in row['case'] and row['variant'] != row['reference']]
+    if not rows:
+        return ''
     cases = list(dict.fromkeys(row['case'] for row in rows))
     lines: dict[str, list[str]] = {}
     for row in rows:
@@ -57,14 +69,81 @@ def compiled_speeds(numbers: Mapping[str, Any]) -> str:
     )
 
 
+def engines_table() -> str:
+    """A row per net, a column per engine: one image, the speed beside timm's plain net in eager torch, by CPU time.
+
+    In brackets the speed beside the plain net in the same engine.
+    """
+    run = _engine_run()
+    lines = []
+    for case in _engine_cases(run):
+        if case.endswith('/b1'):
+            rows = {row['variant']: row for row in run['rows'] if row['case'] == case}
+            nets = dict.fromkeys(variant.split('/')[0] for variant in rows)
+            lines += [[_net(case, net), *(_cell(rows.get(f'{net}/{e}')) for e in README_ENGINES)] for net in nets]
+    head = ['one image of 224 x 224', *README_ENGINES.values()]
+    return f'{_hardware(run["environment"])}\n\n{table(head, lines)}'
+
+
+def engine_tables() -> str:
+    """Every net in every engine: times by both clocks, and the ratios by CPU time; medians (quartiles)."""
+    run = _engine_run()
+    parts = [_hardware(run['environment'])]
+    head = [
+        'net, engine',
+        'CPU ms',
+        'wall ms',
+        "to timm's plain eager net",
+        'to plain, same engine',
+        'to eager, same net',
+    ]
+    for case in _engine_cases(run):
+        rows = [row for row in run['rows'] if row['case'] == case]
+        lines = []
+        for row in rows:
+            net, engine = row['variant'].split('/')
+            columns = [_spread(row, c, '.3g') for c in ('cpu_ms', 'ms')]
+            ratios = [_spread(row, c, '.2f') for c in ('speed', 'to_plain', 'to_eager')]
+            lines.append([f'{_net(case, net)}, {engine}', *columns, *ratios])
+        backbone, batch = case.split('/')[2:]
+        parts += [f'{backbone}, batch {batch[1:]}, {rows[0]["rounds"]} rounds:', table(head, lines)]
+    return '\n\n'.join(parts)
+
+
+def _engine_run() -> Mapping[str, Any]:
+    return json.loads((BENCHMARKS / 'engines.json').read_text(encoding='utf-8'))
+
+
+def _engine_cases(run: Mapping[str, Any]) -> list[str]:
+    return list(dict.fromkeys(row['case'] for row in run['rows'] if '/engines/' in row['case']))
+
+
+def _net(case: str, net: str) -> str:
+    """The name that timm.create_model takes."""
+    backbone = case.split('/')[2]
+    plain = {'mobilenetv2': 'mobilenetv2_100'}.get(backbone, backbone)
+    return f'`{plain if net == "plain" else f"{backbone}_{net}"}`'
+
+
+def _cell(row: Mapping[str, Any] | None) -> str:
+    """'not measured' is a blank cell."""
+    return '' if row is None else f'{row["speed"]:.2f} ({row["to_plain"]:.2f})'
+
+
+def _spread(row: Mapping[str, Any], column: str, form: str) -> str:
+    return f'{row[column]:{form}} ({row[f"{column}_q1"]:{form}} to {row[f"{column}_q3"]:{form}})'
+
+
 def of_benchmarks(content: Callable[[Mapping[str, Any]], str]) -> str:
-    """A table for every benchmark in results/, under a line that says when and where it ran."""
+    """A table for every benchmark in results/ that has it, under a line that says when and where it ran."""
     files = sorted(BENCHMARKS.glob('*.json'))
     runs = [json.loads(path.read_text(encoding='utf-8')) for path in files]
-    return '\n\n'.join(f'{_hardware(run["environment"])}\n\n{content(run)}' for run in runs)
+    found = ((run['environment'], content(run)) for run in runs)
+    return '\n\n'.join(f'{_hardware(environment)}\n\n{text}' for environment, text in found if text)
 
 
 def _hardware(environment: Mapping[str, Any]) -> str:
     e = environment
     where = e['gpu'] or f'{e["cpu"]}, {e["cores"]} cores, {e["threads"]} threads'
-    return f'{e["date"][:10]}, {where}, torch {e["torch"]}, load before {e["load_before"][0]}:'
+    versions = ''.join(f', {name} {e[name]}' for name in ('onnxruntime', 'openvino') if name in e)
+    return f'{e["date"][:10]}, {where}, torch {e["torch"]}{versions}, load before {e["load_before"][0]}:'

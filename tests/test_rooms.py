@@ -10,8 +10,8 @@ PACKAGE = Path(timm_attn.__file__).parent
 # From the bottom to the top; a module may import what stands above it here, and its own room.
 ROOMS = (
     'ops', 'attention', 'warm_start', 'attach', 'param_groups', 'backbones', 'files', 'images', 'data', 'weights',
-    'from_tags', 'zoo', 'with_attention', 'fused_layers', 'fuse_check', 'fuse', 'analysis', 'catalog', 'figures',
-    'training', 'reports', 'paper', 'demo', '', 'run', 'cli',
+    'from_tags', 'zoo', 'with_attention', 'deploy', 'analysis', 'catalog', 'figures',
+    'training', 'reports', 'downstream', 'paper', 'demo', '', 'run', 'cli',
 )  # fmt: skip
 
 

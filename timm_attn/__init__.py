@@ -4,7 +4,7 @@ from timm_attn import analysis, ops, with_attention, zoo
 from timm_attn.attach import attach, placements
 from timm_attn.attention import ATTENTION
 from timm_attn.backbones import BACKBONES
-from timm_attn.fuse import fuse
+from timm_attn.deploy.fuse import fuse
 from timm_attn.param_groups import attention_param_groups
 from timm_attn.warm_start import warm_start
 from timm_attn.weights import convert_state_dict

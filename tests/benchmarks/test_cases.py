@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 import timm
 
-from benchmarks import operations
-from benchmarks.cases import Case, all_cases, choose
+from benchmarks import engines, operations
+from benchmarks.cases import PICTURES, Case, all_cases, choose
 from benchmarks.measure import LEAST_ROUNDS, Runner, Times
 from benchmarks.measured import Measured, measure, outcomes
 from benchmarks.targets import TARGETS, Target
@@ -21,6 +21,8 @@ def variants_of(case: Case) -> list[str]:
     build: Any = case.build
     if build.func is operations.simam_runners:
         return ['formula', 'reference', 'blocks', 'simam', *(['copy'] if build.keywords.get('copy') else [])]
+    if build.func is engines.engine_runners:
+        return ['/'.join(pair) for pair in engines.variants_of(build.args[0])]
     return list(build.args[0])
 
 
@@ -30,11 +32,13 @@ def test_cases() -> None:
         assert case.reference in variants_of(case) and case.quick <= case.rounds and case.rounds >= LEAST_ROUNDS
     full = choose(quick=False, only='*', compiled=False)
     quick = choose(quick=True, only='*', compiled=True)
-    assert set(quick) < set(full) and not any(case.compiled for case in full)
+    assert set(quick) < set(full) and not any(case.compiled or case.engines for case in full)
     assert {c for c in full if '/op/' in c.name and 'bandwidth' not in c.name and c.device == 'cpu'} < set(quick)
     assert {'cpu/resnet50/b1', 'cpu/fuse/b1'} < {c.name for c in quick}
-    everything = choose(quick=False, only='*', compiled=True)
+    everything = choose(quick=False, only='*', compiled=True, engines=True)
     assert {c.name for c in everything if c.compiled} == {n for n in NAMES if '/compiled/' in n}
+    assert {c.name for c in everything if c.engines} == {n for n in NAMES if '/engines/' in n}
+    assert {case.picture for case in all_cases()} == set(PICTURES)
     assert [c.name for c in choose(quick=False, only='cpu/fuse/*', compiled=False)] == ['cpu/fuse/b1', 'cpu/fuse/b8']
 
 

@@ -15,7 +15,9 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from PIL import Image
 
+from benchmarks.engine_figure import engine_figure
 from benchmarks.figure import SpeedBar, SpeedPanel, benchmark_figure
+from benchmarks.measure import Spread
 from timm_attn import analysis, figures
 from timm_attn.data.fashion_mnist import CLASSES
 from timm_attn.figures import canvas
@@ -73,6 +75,12 @@ def speeds(panels: int) -> Figure:
     return benchmark_figure('Speed of variants that took turns: ' + 'A CPU with a long name ' * 4, shown)
 
 
+def engine_speeds() -> Figure:
+    nets, engines = ('plain', 'simam', 'se', 'eca', 'cbam', 'bam'), ('eager', 'compile, freezing', 'onnxruntime')
+    speeds = {f'{net}/{engine}': Spread(1.5, 1.4, 1.7) for net in nets for engine in engines}
+    return engine_figure('A CPU with a long name ' * 4, [('resnet50 in the engines, batch 1, CPU', speeds)] * 3)
+
+
 def curves(columns: dict[str, tuple[str, ...]]) -> Figure:
     runs = {run: {'epoch': range(9), **dict.fromkeys(names, range(9))} for run, names in columns.items()}
     return figures.curves_figure(runs, ('top1', 'top5'))
@@ -110,6 +118,7 @@ FIGURES: dict[str, Callable[[], Figure]] = {
     ),
     'benchmark of one case': lambda: speeds(1),
     'benchmark': lambda: speeds(20),
+    'benchmark of engines': engine_speeds,
 }
 
 

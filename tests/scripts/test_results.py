@@ -20,7 +20,7 @@ from timm_attn.files import write_csv
 from timm_attn.reports import confusion
 from timm_attn.reports import sweep as report
 from timm_attn.reports.curves import curves
-from timm_attn.training import runner
+from timm_attn.training import checkpoint, runner
 from timm_attn.training.engine import NonFiniteLossError
 from timm_attn.training.summary import Summary, summary
 from timm_attn.training.sweep import sweep
@@ -204,7 +204,7 @@ def test_record_result(folders: Path, tmp_path: Path) -> None:
     )  # fmt: skip
     (result,) = load_results(tmp_path / 'results')
     assert (result.model, result.seed, result.epochs, result.images) == (MODEL, 3, 2, 60)
-    assert result.top1 == runner.checkpoint.load(run / 'last.pth.tar')['rows'][-1]['top1']
+    assert result.top1 == checkpoint.load(run / 'last.pth.tar')['rows'][-1]['top1']
 
 
 def test_a_metric_that_is_100_throughout_has_no_panel(tmp_path: Path, monkeypatch: Any) -> None:

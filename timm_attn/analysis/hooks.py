@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from timm_attn.attach.probe import in_evaluation
-from timm_attn.fused_layers import FusedAttention, FusedSimAM
+from timm_attn.deploy.fused_net import FusedNet
 
 T = TypeVar('T')
 
@@ -148,7 +148,7 @@ def refuse_compiled(model: nn.Module) -> None:
             what = 'scripted'
         elif '_orig_mod' in module._modules or getattr(module, '_compiled_call_impl', None) is not None:
             what = 'compiled'
-        elif isinstance(module, FusedAttention | FusedSimAM):
+        elif isinstance(module, FusedNet):
             what = 'fused'
         if what is not None:
             raise ValueError(f'Hooks do not run in a {what} net: analyse the net before that.')

@@ -1,0 +1,1 @@
+"""A net for inference: `fuse`, and its INT8 file for onnxruntime."""
