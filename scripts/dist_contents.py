@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Checks that a wheel holds the package alone and all of it, and that an sdist also has the tests and what they read."""
+"""Checks that a wheel holds the package, all of it and nothing else, and an sdist the repository without its CI."""
 
 import re
 import subprocess
