@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import timm
 import torch
+import yaml
 
 import timm_attn
 from tests.support.commands import ROOT
@@ -85,6 +86,13 @@ def test_the_counts_of_the_front_page() -> None:
     text = README.read_text(encoding='utf-8')
     assert f'{len(timm_attn.BACKBONES)} backbones, [{len(zoo.names())} names]' in text
     assert f'**{len(checkpoints())} checkpoints**' in text
+
+
+def test_one_version_everywhere() -> None:
+    version = timm_attn.__version__
+    citation = yaml.safe_load((ROOT / 'CITATION.cff').read_text(encoding='utf-8'))
+    assert citation['version'] == version
+    assert f'version = {{{version}}}' in README.read_text(encoding='utf-8')
 
 
 def test_the_front_page_is_short() -> None:
