@@ -14,6 +14,7 @@ import readme_commands
 
 from tests.support.commands import ROOT
 
+CLONE = pytest.mark.skipif(not (ROOT / '.git').exists(), reason='git knows the files of a clone only')
 PAGE = SimpleNamespace(file=SimpleNamespace(src_uri='index.md'))
 
 
@@ -41,16 +42,10 @@ def test_the_notebook_becomes_a_page(hook: Any, tmp_path: Path) -> None:
         },
     ]
     (tmp_path / 'quickstart.ipynb').write_text(json.dumps({'cells': cells}))
-    from mkdocs.config.defaults import MkDocsConfig
-
-    config, files = MkDocsConfig(), []
-    config.docs_dir, config.site_dir, config.use_directory_urls = str(tmp_path), str(tmp_path), True
-    config.plugins._current_plugin = 'hook'
-    hook.on_files(files, config)
-    (page,) = files
-    assert page.src_uri == 'quickstart.md' and page.content_string.startswith('# Title\n\n[This page is a notebook]')
-    assert '```python\n1 + 1\n```\n\n```text\n2\n```' in page.content_string
-    assert '](data:image/png;base64,YQ==)' in page.content_string and '<Image>' not in page.content_string
+    page = hook.notebook_page(tmp_path / 'quickstart.ipynb')
+    assert page.startswith('# Title\n\n[This page is a notebook](quickstart.ipynb)')
+    assert '```python\n1 + 1\n```\n\n```text\n2\n```' in page
+    assert '](data:image/png;base64,YQ==)' in page and '<Image>' not in page
 
 
 def test_the_commands_that_ci_runs(capsys: pytest.CaptureFixture[str]) -> None:
@@ -60,6 +55,7 @@ def test_the_commands_that_ci_runs(capsys: pytest.CaptureFixture[str]) -> None:
     assert 'timm-attn demo' not in printed and 'pytest' not in printed  # the marked ones run by themselves
 
 
+@CLONE
 def test_a_wheel_holds_the_package_and_nothing_else(tmp_path: Path) -> None:
     wheel = tmp_path / 'timm_attn-1.0-py3-none-any.whl'
     files = [name for name in dist_contents.tracked() if name.startswith('timm_attn/')]
@@ -81,6 +77,7 @@ def test_a_wheel_holds_the_package_and_nothing_else(tmp_path: Path) -> None:
     assert 'lacks timm_attn/zoo.py' in dist_contents.wheel_faults(wheel)
 
 
+@CLONE
 def test_an_sdist_holds_the_repository_without_its_ci(tmp_path: Path) -> None:
     sdist = tmp_path / 'timm_attn-1.0.tar.gz'
     wanted = [name for name in dist_contents.tracked() if not name.startswith(('.github/', '.ci/', '.pre-commit'))]
