@@ -33,11 +33,12 @@ def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def test_the_table_of_the_readme_is_of_one_image(run: None) -> None:
-    about, _, *lines = speed_tables.engines_table().splitlines()
+    about, _, head, *lines = speed_tables.engines_table().splitlines()
     assert about == '2026-11-30, A CPU, 2 cores, 1 threads, torch 2, openvino 2026.4, load before 1:'
-    assert lines[2:] == [
-        '| `mobilenetv2_100` | 1.00 (1.00) |  |  |  | 2.00 (1.00) |',
-        '| `mobilenetv2_simam` |  |  |  |  | 1.50 (0.75) |',
+    assert head == '| one image of 224 x 224 | eager | OpenVINO |'
+    assert lines[1:] == [
+        '| `mobilenetv2_100` | 1.00 (1.00) | 2.00 (1.00) |',
+        '| `mobilenetv2_simam` |  | 1.50 (0.75) |',
     ]
 
 
