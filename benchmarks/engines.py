@@ -56,7 +56,7 @@ def _fused(net: nn.Module, images: Tensor) -> Call:
 
 
 def _compiled(net: nn.Module, images: Tensor, freezing: bool = False) -> Call:
-    """Compiled in its first call. An option of torch.compile would not do: tracing reads the setting of freezing, too."""
+    """Compiled in its first call; freezing is a setting and no option of torch.compile, as tracing reads it, too."""
     call = partial(torch.compile(net, dynamic=False), images)
     with torch._dynamo.config.patch(recompile_limit=MOST_COMPILED), inductor.patch(freezing=freezing):
         call()
