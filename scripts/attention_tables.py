@@ -14,7 +14,8 @@ from timm_attn.weights import checkpoints
 from timm_attn.weights.manifest import Checkpoint
 
 BENCHMARKS = Path(__file__).resolve().parents[1] / 'results' / 'benchmark'
-NET, PLAIN_ROWS = 'resnet50', ('plain', 'resnet50')
+NET, NOT_MEASURED = 'resnet50', 'not measured'
+CASES = tuple(f'cpu/{case}' for case in (f'table3/{NET}', f'{NET}/b1', f'engines/{NET}/b1'))
 # The page of each attention in docs/attention/, where it differs from the key
 PAGES = {'bam_mul': 'bam', 'bamc': 'bam'}
 TITLES = {'bam': 'BAM', 'bam_mul': "BAM, authors' code", 'bamc': 'BAM in every block'}
@@ -40,10 +41,7 @@ def which_table(pages: str) -> str:
     Args:
         pages: the folder of the attentions' pages, as seen from the file with the table.
     """
-    eager, engines = overheads('eager'), {}
-    for engine in ('onnxruntime', 'openvino'):
-        engines |= {engine: found} if (found := overheads(engine)) else {}
-    rows = []
+    rows, eager = [], overheads('eager')
     for key, row in ATTENTION.items():
         best, page = best_checkpoint(f'{NET}_{key}'), PAGES.get(key, key)
         rows.append(
@@ -53,8 +51,8 @@ def which_table(pages: str) -> str:
                 SITES[row.site],
                 _added(f'{NET}_{key}', NET),
                 f'{best.metrics[0]["top1"]:.2f}' if best else 'none, `from_`',
-                eager.get(key, 'not measured'),
-                _best_engine(engines, key),
+                _time(eager.get(key)),
+                _in_fastest_engine(key),
             ]
         )
     head = ['attention', '', 'where', 'parameters', 'top-1 %', 'time, eager', 'time, fastest engine']
@@ -67,15 +65,30 @@ def best_checkpoint(name: str) -> Checkpoint | None:
     return max(found, key=lambda c: float(c.metrics[0]['top1']), default=None)
 
 
-def overheads(engine: str) -> dict[str, str]:
-    """By attention the time that a ResNet-50 takes longer for one image in an engine, of the newest run that has it."""
-    found: dict[str, str] = {}
-    for run in benchmark_runs():
-        for row in run['rows']:
-            key = _attention_of_row(row, engine)
-            if key:
-                found[key] = f'{100 / row["speed"] - 100:+.0f} %'
+def overheads(engine: str) -> dict[str, float]:
+    """By attention the time, in percent, that a ResNet-50 takes longer for one image in an engine than the plain one.
+
+    The newest run that has it counts; attentions that no run has are not in it.
+    """
+    found: dict[str, float] = {}
+    for row in one_image_rows():
+        key, _, of_engine = row['variant'].removeprefix(f'{NET}_').partition('/')
+        if key in ATTENTION and (of_engine or 'eager') == engine:
+            found[key] = 100 / row.get('to_plain', row['speed']) - 100
     return found
+
+
+def fastest_engine(key: str) -> str | None:
+    """The engine in which the newest run of engines is fastest with an attention; None where there is none."""
+    speeds = {row['variant']: row['speed'] for row in one_image_rows() if row['variant'].startswith(f'{key}/')}
+    best = max(speeds, key=lambda variant: speeds[variant], default='')
+    return best.partition('/')[2] or None
+
+
+def one_image_rows() -> Iterator[Mapping[str, Any]]:
+    """The rows of results/benchmark/ for ResNet-50 at inference with one image on a CPU, the oldest first."""
+    for run in benchmark_runs():
+        yield from (row for row in run['rows'] if row['case'] in CASES)
 
 
 def benchmark_runs() -> Iterator[Mapping[str, Any]]:
@@ -84,19 +97,13 @@ def benchmark_runs() -> Iterator[Mapping[str, Any]]:
     yield from sorted((run for run in runs if not run['environment']['gpu']), key=lambda r: r['environment']['date'])
 
 
-def _attention_of_row(row: Mapping[str, Any], engine: str) -> str | None:
-    """The attention that a row of a benchmark measures at inference, one image, in an engine; None for other rows."""
-    case, variant = row['case'].split('/'), row['variant'].removeprefix(f'{NET}_')
-    one_image = case[-1] == 'b1' and NET in case or case[-2:] == ['table3', NET]
-    wanted = one_image and (engine in case if engine != 'eager' else len(case) == 3)
-    return variant if wanted and variant in ATTENTION and row['reference'] in PLAIN_ROWS else None
+def _in_fastest_engine(key: str) -> str:
+    engine = fastest_engine(key)
+    return _time(overheads(engine).get(key), f' ({engine})') if engine else NOT_MEASURED
 
 
-def _best_engine(engines: Mapping[str, Mapping[str, str]], key: str) -> str:
-    for engine, found in engines.items():
-        if key in found:
-            return f'{found[key]} ({engine})'
-    return 'not measured'
+def _time(percent: float | None, where: str = '') -> str:
+    return NOT_MEASURED if percent is None else f'{percent:+.0f} %{where}'
 
 
 def _added(name: str, plain: str) -> str:
@@ -116,14 +123,11 @@ def cost_table(*keys: str) -> str:
 
 def time_line(*keys: str) -> str:
     """What attentions cost at inference, as far as it was measured."""
-    measured = [
-        f'`_{key}` {found[key]} in {engine}'
-        for engine in ('eager', 'onnxruntime', 'openvino')
-        if (found := overheads(engine))
+    eager = overheads('eager')
+    said = '; '.join(
+        f'`_{key}` {_time(eager.get(key))} in eager torch, {_in_fastest_engine(key)} in the fastest engine'
         for key in keys
-        if key in found
-    ]
-    said = ', '.join(measured) or 'not measured'
+    )
     return f'Time at inference, ResNet-50, one image, over the plain net: {said} ([benchmarks](../benchmarks.md)).'
 
 

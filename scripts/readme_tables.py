@@ -2,6 +2,7 @@
 """Writes the tables of README.md and docs/ from the zoo, the manifest and results/; --check says if they are new."""
 
 import functools
+import itertools
 import json
 import statistics
 import sys
@@ -26,6 +27,17 @@ def family_table() -> str:
     """The bundled nets, trained alike on Fashion-MNIST."""
     rows = compare(load_results(ROOT / 'results' / 'fashion_mnist'), 'cifar_resnet20')
     return table(list(rows[0]), [list(row.values()) for row in rows])
+
+
+def recipes_table() -> str:
+    """The bundled recipes and the first paragraph of each."""
+    files = sorted((ROOT / 'timm_attn' / 'training' / 'recipes').glob('*.yaml'))
+    return table(['`--config`', 'for'], [[f'`{path.stem}`', _about(path)] for path in files], left=2)
+
+
+def _about(recipe: Path) -> str:
+    comment = itertools.takewhile(lambda line: line.startswith('# '), recipe.read_text(encoding='utf-8').splitlines())
+    return ' '.join(line.removeprefix('# ') for line in comment).replace('*', r'\*')
 
 
 @functools.cache
@@ -78,7 +90,7 @@ FILES: Mapping[str, Mapping[str, Callable[[], str]]] = {
     **{f'docs/attention/{name}.md': attention_page(name, keys) for name, keys in PAGES.items()},
     'docs/zoo.md': {'zoo': zoo_table},
     'docs/weights.md': {'checkpoints': checkpoint_table, 'without': without_weights},
-    'docs/train.md': {'family': family_table},
+    'docs/train.md': {'recipes': recipes_table, 'family': family_table},
     'docs/papers.md': {'paper': paper_line, 'tables': paper_tables},
     'docs/benchmarks.md': {
         'engines': engine_tables,

@@ -8,10 +8,13 @@ from typing import Any
 import pytest
 import timm
 import torch
+import yaml
 
 import timm_attn
 from tests.support.commands import ROOT
+from timm_attn import zoo
 from timm_attn.cli import _parser as parser
+from timm_attn.weights import checkpoints
 
 README = ROOT / 'README.md'
 PAGES = [README, *(ROOT / f'{name}.md' for name in ('CONTRIBUTING', 'CHANGELOG', 'SECURITY'))]
@@ -77,6 +80,19 @@ def test_the_links_of_a_page_lead_somewhere(page: Path) -> None:
         if '://' not in target and not target.startswith('#'):
             assert (page.parent / target.partition('#')[0]).exists(), target
     assert 'OWNER' not in text
+
+
+def test_the_counts_of_the_front_page() -> None:
+    text = README.read_text(encoding='utf-8')
+    assert f'{len(timm_attn.BACKBONES)} backbones, [{len(zoo.names())} names]' in text
+    assert f'**{len(checkpoints())} checkpoints**' in text
+
+
+def test_one_version_everywhere() -> None:
+    version = timm_attn.__version__
+    citation = yaml.safe_load((ROOT / 'CITATION.cff').read_text(encoding='utf-8'))
+    assert citation['version'] == version
+    assert f'version = {{{version}}}' in README.read_text(encoding='utf-8')
 
 
 def test_the_front_page_is_short() -> None:

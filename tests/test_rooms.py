@@ -11,7 +11,7 @@ PACKAGE = Path(timm_attn.__file__).parent
 ROOMS = (
     'ops', 'attention', 'warm_start', 'attach', 'param_groups', 'backbones', 'files', 'images', 'data', 'weights',
     'from_tags', 'zoo', 'with_attention', 'deploy', 'analysis', 'catalog', 'figures',
-    'training', 'reports', 'paper', 'demo', '', 'run', 'cli',
+    'training', 'reports', 'downstream', 'paper', 'demo', '', 'run', 'cli',
 )  # fmt: skip
 
 

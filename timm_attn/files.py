@@ -77,10 +77,10 @@ def write_whole(path: Path, content: bytes | memoryview) -> None:
         raise RuntimeError(f'{path} ({len(content):,} bytes) cannot be written: {error.strerror}; {kept}.') from error
 
 
-def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Rows under the keys of the first, one line each."""
+def csv_text(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> str:
+    """Rows under the columns, by default the keys of the first, one line each."""
     text = io.StringIO(newline='')
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator='\n')
+    writer = csv.DictWriter(text, fieldnames=list(rows[0] if columns is None else columns), lineterminator='\n')
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()
@@ -91,9 +91,9 @@ def json_text(content: Any) -> str:
     return json.dumps(content, indent=2) + '\n'
 
 
-def write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+def write_csv(path: Path, rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> None:
     """Writes a table; names of files that are not UTF-8 keep their bytes."""
-    write_whole(path, csv_text(rows).encode('utf-8', 'surrogateescape'))
+    write_whole(path, csv_text(rows, columns).encode('utf-8', 'surrogateescape'))
 
 
 def write_json(path: Path, content: Any) -> None:

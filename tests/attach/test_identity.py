@@ -74,8 +74,3 @@ def test_simam_is_said_to_be_approximate() -> None:
     with pytest.warns(UserWarning, match='the start is approximate'):
         model = timm_attn.attach(timm.create_model('test_resnet').eval(), 'simam', start='identity')
     assert {row.factor for row in placements(model) if row.channels} == {None}
-
-
-def test_replace_cannot_start_as_the_net_was() -> None:
-    with pytest.raises(ValueError, match="start='identity' keeps what a net computes, but replace=True"):
-        timm_attn.attach(timm.create_model('seresnet18'), 'eca', replace=True, start='identity')

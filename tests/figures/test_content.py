@@ -118,3 +118,15 @@ def test_a_contact_sheet_marks_mistakes() -> None:
     right, wrong = (contact_sheet([Tile(**tile, wrong=w)], 'a') for w in (False, True))  # type: ignore[arg-type]
     colours = {colour for _, colour in wrong.getcolors(1 << 20) or []}
     assert (213, 94, 0) in colours and (213, 94, 0) not in {c for _, c in right.getcolors(1 << 20) or []}
+
+
+def test_a_run_of_one_epoch_is_seen() -> None:
+    columns = {'epoch': [1], 'train_top1': [50], 'val_top1': [60]}
+    (ax,) = figures.curves_figure({'run': columns}, ('top1',)).axes
+    training, validation = ax.lines
+    assert training.get_marker() == validation.get_marker() == 'o' and training.get_markerfacecolor() == 'none'
+    assert ax.get_ylabel() == 'top-1 in %'
+    longer = {key: [*values, *values] for key, values in columns.items()} | {'epoch': [1, 2]}
+    (ax,) = figures.curves_figure({'run': longer}, ('top1',)).axes
+    assert [line.get_marker() for line in ax.lines] == ['', '']
+    assert all(float(tick).is_integer() for tick in ax.get_xticks())

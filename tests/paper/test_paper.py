@@ -13,8 +13,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from timm_attn import paper
 from timm_attn.attention import ATTENTION, ECA, SE
+from timm_attn.paper.arithmetic import ARITHMETIC
 from timm_attn.paper.compare import Cell, printed
-from timm_attn.paper.counted import CHANGES, COUNTS, CountedNet, count
+from timm_attn.paper.counted import BUILDERS, CHANGES, COUNTS, CountedNet, count
 from timm_attn.paper.counting import macs, params, thop_2019, thop_2020, thop_params
 from timm_attn.paper.printed import parse_figure, parse_formula
 
@@ -137,15 +138,17 @@ def test_formulas() -> None:
             parse_formula(wrong, symbols)
 
 
-def test_every_row_names_registered_models_or_a_layer() -> None:
+def test_every_row_names_registered_models_or_a_layer_or_printed_figures() -> None:
     for table, row in ROWS:
-        assert ('layer' in row) != ('models' in row), row
+        assert sum(key in row for key in ('layer', 'models', 'operands')) == 1, row
         assert row.get('layer', 'se') in ATTENTION
-        assert all(map(timm.is_model, [*row.get('models', []), row.get('base', 'resnet18')])), row
+        names = {*row.get('models', []), row.get('base', 'plain')}
+        attentions = row.get('builder') in ('ssd300', 'stairnet300', 'srresnet')
+        assert all(name == 'plain' or (name in ATTENTION if attentions else timm.is_model(name)) for name in names), row
         assert set(row.get('why', {})) <= set(table['columns']) & set(row), row
         assert any(column in row for column in table['columns']), row
-    names = [(table['id'], row['row']) for table, row in ROWS]
-    assert len(set(names)) == len(names)
+    places = [(table['id'], row['row']) for table, row in ROWS]
+    assert len(set(places)) == len(places)
 
 
 def test_structures_and_reasons_are_known_and_used() -> None:
@@ -153,13 +156,16 @@ def test_structures_and_reasons_are_known_and_used() -> None:
     assert {row['structure'] for _, row in ROWS if 'structure' in row} == set(data['structures'])
     assert {why for _, row in ROWS for why in row.get('why', {}).values()} == set(data['reasons'])
     assert {s['change'] for s in data['structures'].values() if 'change' in s} == set(CHANGES)
-    assert {c['quantity'] for table in data['tables'] for c in table['columns'].values()} <= set(COUNTS)
+    quantities = {c['quantity'] for table in data['tables'] for c in table['columns'].values()}
+    assert quantities <= {*COUNTS, *ARITHMETIC} and set(ARITHMETIC) <= quantities
+    assert {row.get('builder', 'timm') for _, row in ROWS} == set(BUILDERS)
 
 
 def test_every_cell_is_ticked_or_has_a_reason(cells: list[Cell]) -> None:
     for cell in cells:
-        assert bool(cell.fits) == (cell.verdict != 'crossed'), cell
-        assert bool(cell.note) == (cell.verdict != 'ticked'), cell
+        assert bool(cell.fits) == (cell.verdict in ('ticked', 'ticked with')), cell
+        assert bool(cell.note) == (cell.verdict in ('ticked with', 'crossed')), cell
+        assert bool(cell.printed) == (cell.verdict != 'not printed'), cell
     figures = [row[column] for table, row in ROWS for column in table['columns'] if column in row]
     assert [cell.printed for cell in cells] == figures
 
@@ -193,7 +199,9 @@ def test_the_gflops_of_bam_need_the_stride_in_the_first_convolution(cells: list[
 def test_formats(cells: list[Cell]) -> None:
     text = paper.tables('md')
     assert text.count('\n## ') == len(paper.table_ids()) - 1
-    assert text.endswith('crossed') and f'{len(cells)} figures' in text
+    silent = [c for c in cells if not c.printed]
+    assert text.endswith(f'crossed; {len(silent)} that the papers do not print')
+    assert f'{len(cells) - len(silent)} figures' in text
     assert [Cell(**{**c, 'fits': tuple(c['fits'])}) for c in json.loads(paper.tables('json'))] == cells
     lines = list(csv.DictReader(io.StringIO(paper.tables('csv'))))
     assert [line['printed'] for line in lines] == [c.printed for c in cells]
@@ -206,3 +214,37 @@ def test_one_table(cells: list[Cell]) -> None:
         paper.tables('md', 'ECA B')
     with pytest.raises(ValueError, match="Unknown format 'html': choose from md, json, csv"):
         paper.tables('html')
+
+
+@pytest.mark.parametrize(
+    ('builder', 'model', 'classes', 'quantity', 'params'),
+    [
+        ('faster_rcnn', 'resnet50_simam', 81, 'params', 41_757_156),
+        ('mask_rcnn', 'resnet101', 81, 'params', 63_392_821),
+        ('ssd300', 'plain', 21, 'params', 26_515_936),
+        ('stairnet300', 'plain', 21, 'params', 32_006_880),
+        ('stairnet300', 'bam', 21, 'params', 32_113_362),
+        ('stairnet300', 'bam_mul', 21, 'params', 32_111_046),
+        ('srresnet', 'plain', 0, 'params', 1_549_462),
+        ('srresnet', 'bam', 0, 'params', 1_554_546),
+        ('srresnet', 'bam_mul', 0, 'params', 1_554_154),
+        ('upernet_lite', 'resnet50', 150, 'decoder_params', 18_265_750),
+        ('upernet', 'resnet50', 150, 'decoder_params', 40_590_486),
+    ],
+)
+def test_parameters_of_the_nets_of_the_downstream_tables(
+    builder: str, model: str, classes: int, quantity: str, params: int
+) -> None:
+    assert count(CountedNet(model, classes, 0, builder=builder), quantity) == params
+
+
+def test_figures_that_the_papers_compute_from_others() -> None:
+    assert ARITHMETIC['gain']([Decimal('0.59'), Decimal('0.76')]).quantize(Decimal('0.001')) == Decimal('28.814')
+    assert ARITHMETIC['mean']([Decimal('1'), Decimal('2.5')]) == Decimal('1.75')
+    assert parse_figure('+28.8%').fits(Decimal('28.814')) and not parse_figure('+28.8%').fits(Decimal('28.85'))
+
+
+def test_what_of_the_coco_tables_follows_from_their_own_figures(cells: list[Cell]) -> None:
+    table = {c.row: c for c in cells if c.table in ('BAM 5', 'BAM 6')}
+    assert [row for row, c in table.items() if c.verdict == 'crossed'] == ['mAP @0.75', 'ResNet101 + BAM']
+    assert [table[row].ours['printed'] for row in ('ResNet101', 'ResNet101 + BAM')] == [29.089, 30.456]

@@ -20,7 +20,7 @@ from timm_attn.files import write_csv
 from timm_attn.reports import confusion
 from timm_attn.reports import sweep as report
 from timm_attn.reports.curves import curves
-from timm_attn.training import runner
+from timm_attn.training import checkpoint, runner
 from timm_attn.training.engine import NonFiniteLossError
 from timm_attn.training.summary import Summary, summary
 from timm_attn.training.sweep import sweep
@@ -194,13 +194,6 @@ def test_any_name_of_a_class_is_drawn(tmp_path: Path) -> None:
     assert confusion.draw(tmp_path).read_bytes()[:4] == b'\x89PNG'
 
 
-def test_a_run_of_one_epoch_is_seen() -> None:
-    pytest.importorskip('matplotlib')
-    columns = dict(epoch=[1], val_top1=[30])
-    figure = figures.curves_figure(dict(one=columns, two={k: [*v, *v] for k, v in columns.items()}), ['top1'])
-    assert [line.get_marker() for line in figure.axes[0].get_lines()] == ['o', '']
-
-
 def test_record_result(folders: Path, tmp_path: Path) -> None:
     run = tmp_path / 'run'
     runner.train(short(), MODEL, folders, run)
@@ -211,4 +204,16 @@ def test_record_result(folders: Path, tmp_path: Path) -> None:
     )  # fmt: skip
     (result,) = load_results(tmp_path / 'results')
     assert (result.model, result.seed, result.epochs, result.images) == (MODEL, 3, 2, 60)
-    assert result.top1 == runner.checkpoint.load(run / 'last.pth.tar')['rows'][-1]['top1']
+    assert result.top1 == checkpoint.load(run / 'last.pth.tar')['rows'][-1]['top1']
+
+
+def test_a_metric_that_is_100_throughout_has_no_panel(tmp_path: Path, monkeypatch: Any) -> None:
+    (tmp_path / 'summary.csv').write_text('epoch,train_loss,val_loss,top1,top5\n1,2,2,35,100\n2,1,1,45,100\n')
+    drawn: list[Any] = []
+    draw = figures.curves_figure
+    monkeypatch.setattr(
+        figures, 'curves_figure', lambda runs, metrics: drawn.append(list(metrics)) or draw(runs, metrics)
+    )
+    curves([tmp_path], tmp_path / 'c.png')
+    curves([tmp_path], tmp_path / 'c.png', ['top5'])
+    assert drawn == [['top1'], ['top5']]

@@ -101,7 +101,7 @@ def interrupted(recipe: Recipe, model: str, folder: Path, output: Path) -> None:
         raise KeyboardInterrupt
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(RuntimeError, match='Interrupted'):
-        patch.setattr('timm_attn.training.runner._report', stop)
+        patch.setattr('timm_attn.training.epochs._report', stop)
         train(recipe, model, folder, output)
 
 

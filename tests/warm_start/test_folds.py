@@ -15,7 +15,7 @@ from tests.support.random_nets import RandomNet
 from timm_attn.attach import attention_layers
 from timm_attn.attention import BAM, SE, AttentionLayer
 from timm_attn.warm_start.folds import Fold, fold
-from timm_attn.warm_start.scales import PINNED, CannotFold, Scales
+from timm_attn.warm_start.scales import PINNED, CannotFold, Gated, Scales
 
 ONE, HALF = Fraction(1), Fraction(1, 2)
 IMAGES = torch.randn(2, 3, 6, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
@@ -206,3 +206,60 @@ def test_the_heaviest_scales_are_kept() -> None:
     assert scales.solve() == [1, 2, 1, 1]
     scales.prefer(a, 10)
     assert scales.solve() == [1, 1, HALF, HALF]
+
+
+def beside_a_shortcut(n: Any, x: Tensor) -> Tensor:
+    y = n.pinned(x)
+    return torch.tanh(y + n.attention(n.norm2(n.conv2(y))))
+
+
+GATE = torch.linspace(0.2, 0.9, 8, dtype=torch.float64)
+GATED: dict[str, tuple[Run, str]] = {
+    'the norm in front': (lambda n, x: n.conv2(n.attention(n.front(x))), 'norm'),
+    'the norm in front of a shortcut': (beside_a_shortcut, 'norm2'),
+    'the convolution behind': (lambda n, x: n.conv2(n.attention(n.pinned(x))), 'conv2'),
+    'the batch norm behind': (lambda n, x: n.norm2(n.attention(n.pinned(x))), 'norm2'),
+    'a grouped convolution of two maps': (
+        lambda n, x: n.mixer(torch.cat([n.attention(n.pinned(x)), n.pinned(x)], 1)),
+        'mixer',
+    ),
+    'a linear layer behind a flattened map': (lambda n, x: n.linear(n.attention(n.pinned(x)).flatten(1)), 'linear'),
+}
+
+
+@pytest.mark.parametrize('what', GATED)
+def test_a_gate_per_channel_is_folded(what: str) -> None:
+    run, path = GATED[what]
+    net: Any = Net(run).eval()
+    net.linear = nn.Linear(8 * IMAGES.shape[2] * IMAGES.shape[3], 5).double()
+    net.norm2.running_mean.normal_()
+    plain = copy.deepcopy(net)
+    plain.attention.forward = lambda x: GATE[:, None, None] * x
+    (one,) = fold(net, start, IMAGES, {'attention': GATE})
+    assert one.path == path and 'by channel' in one.words
+    torch.testing.assert_close(net(IMAGES), plain(IMAGES), rtol=1e-12, atol=1e-12)
+
+
+def over_channels(n: Any, x: Tensor) -> Tensor:
+    return F.layer_norm(n.attention(n.pinned(x)).mean((2, 3)), (8,), n.norm2.weight, n.norm2.bias)
+
+
+@pytest.mark.parametrize(
+    'run, message',
+    [
+        (over_channels, 'normalises over channels of other scales'),
+        (lambda n, x: n.attention(n.pinned(x)), r'makes it 1/2 gate\(attention\)\^-1'),
+    ],
+)
+def test_a_gate_per_channel_that_cannot_be_folded_is_refused(run: Run, message: str) -> None:
+    net: Any = Net(run).eval()
+    before = {key: value.clone() for key, value in net.state_dict().items()}
+    with pytest.raises(CannotFold, match=message):
+        fold(net, start, IMAGES, {'attention': GATE})
+    assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items() if 'attention' not in key)
+
+
+def test_symbols_cancel() -> None:
+    a, b = (Gated(Fraction(2), ((name, 1),)) for name in 'ab')
+    assert a / a == ONE and (a * b) / b == a and 1 / (1 / a) == a and a * HALF == Gated(ONE, (('a', 1),))
+    assert a * b == b * a and a != b and hash(a * b) == hash(b * a) and str(a / b) == '1 gate(a)^1 gate(b)^-1'

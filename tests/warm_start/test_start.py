@@ -145,3 +145,23 @@ def test_a_branch_of_training_alone_is_caught() -> None:
     with pytest.raises(ValueError, match='its outputs in training would differ by'):
         timm_attn.warm_start(model, plain)
     assert is_unchanged(model, before) and copy.deepcopy(model).training
+
+
+NESTED = ['stages.[01]', 'stages.1.blocks.?', 'stages.1.blocks.0.conv_dw']
+
+
+@pytest.mark.parametrize('at', ['stages', NESTED], ids=['stages', 'nested'])
+@pytest.mark.parametrize('by', ['net', 'state dict', 'own keys'])
+def test_the_keys_of_wrapped_modules(at: Any, by: str) -> None:
+    """`module.` is in those of the net with attention, and not in the plain net's."""
+    plain = warm_start_pairs.with_trained_norms(timm.create_model('regnetx_002' if at == 'stages' else 'test_convnext'))
+    model = timm_attn.attach(copy.deepcopy(plain), 'eca', at=at)
+    assert any('.module.' in key for key in model.state_dict())
+    inside = tuple(f'{path}.' for path in attention_layers(model))
+    weights = {key: value.clone() for key, value in model.state_dict().items() if not key.startswith(inside)}
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(1)
+    timm_attn.warm_start(model, {'net': plain, 'state dict': plain.state_dict(), 'own keys': weights}[by])
+    x = torch.randn(2, 3, 64, 64)
+    assert warm_start_pairs.deviation(outputs(plain, x), outputs(model, x)) < 3e-4

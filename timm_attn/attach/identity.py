@@ -1,29 +1,39 @@
 """Attention that is put into a net without a change of what the net computes."""
 
 import copy
+import warnings
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from timm_attn.attach.gates import mean_gates
 from timm_attn.attach.probe import example_of, in_evaluation
-from timm_attn.attention import AttentionLayer, SimAM
+from timm_attn.attach.spot import Spot
+from timm_attn.attention import AttentionLayer, SimAM, attention_layers
 from timm_attn.warm_start.folds import Fold
 from timm_attn.warm_start.start import start
 
 _ROUNDING = 1e-3  # of the largest output
 
 
+class Started(NamedTuple):
+    """A start: the layers' factors, None for SimAM; the mean gates of what they replace; what was scaled for both."""
+
+    factors: Sequence[float | None]
+    gates: Sequence[Tensor | None]
+    folds: Sequence[Fold]
+
+
 def start_as_identity(
     model: nn.Module,
+    spots: Sequence[Spot],
     layers: Sequence[nn.Module],
     put: Callable[[], Callable[[], None]],
     example: Tensor | None,
-) -> tuple[list[float | None], list[Fold]]:
-    """Puts layers into a net by `put` and gives them their identity start.
-
-    Returns:
-        The factors of the layers, None for SimAM, and what was scaled to undo them.
+) -> Started:
+    """Puts layers into a net by `put` and gives them their identity start, or that of the mean gate that they replace.
 
     Raises:
         ValueError: the net would compute something else; the layers are out again then, and the weights as before.
@@ -31,19 +41,36 @@ def start_as_identity(
     before = {key: value.clone() for key, value in model.state_dict().items()}
     images = torch.randn_like(example_of(model)) if example is None else example
     expected = _outputs(model, images)
+    replaced = any(spot.replace for spot in spots)
+    gates = mean_gates(model, spots, images, drawn=example is None) if replaced else [None] * len(spots)
     undo = put()
     try:
-        inside = tuple(f'{path}.' for path, module in model.named_modules() if isinstance(module, AttentionLayer))
+        paths: dict[nn.Module, str] = {layer: path for path, layer in attention_layers(model).items()}
+        inside = tuple(f'{path}.' for path in paths.values())
         plain = {key: value.clone() for key, value in model.state_dict().items() if not key.startswith(inside)}
-        folds = start(model, plain, None)
-        deviation = float((_outputs(model, images) - expected).abs().max() / expected.abs().max().clamp(min=1e-30))
-        if not any(isinstance(layer, SimAM) for layer in layers) and not deviation <= _ROUNDING:
-            raise ValueError(f'{type(model).__name__} would not start as it was, but differ by {deviation:.1g}.')
+        folds = start(model, plain, None, {paths[m]: g for m, g in zip(layers, gates, strict=True) if g is not None})
+        found = _outputs(model, images)
+        largest = float((found - expected).abs().max() / expected.abs().max().clamp(min=1e-30))
+        approximate = replaced or any(isinstance(layer, SimAM) for layer in layers)
+        if not approximate and not largest <= _ROUNDING:
+            raise ValueError(f'{type(model).__name__} would not start as it was, but differ by {largest:.1g}.')
     except Exception:
         undo()
         model.load_state_dict(before)
         raise
-    return [_factor(layer) for layer in layers], folds
+    if replaced:
+        share = float((found - expected).square().mean().sqrt() / expected.square().mean().sqrt().clamp(min=1e-30))
+        on = (
+            'an image of noise, and on the images that you pass as example it would be nearer'
+            if example is None
+            else ('the example')
+        )
+        warnings.warn(
+            f'The start of layers that replace trained attention is approximate, by its mean gate: the outputs of '
+            f'{type(model).__name__} differ by {share:.1%} of their size on {on}.',
+            stacklevel=4,
+        )
+    return Started([_factor(layer) for layer in layers], gates, folds)
 
 
 @torch.no_grad()

@@ -1,12 +1,14 @@
 """Puts layers into their places, and keeps the record of it."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from torch import nn
 
+from timm_attn.attach.identity import Started
 from timm_attn.attach.spots import Skipped, Spot
 from timm_attn.attach.wrappers import Attended, AttendedDrop, ChannelsLast
+from timm_attn.warm_start.folds import words
 
 _RECORD = '_attention_placements'  # of the model
 
@@ -44,19 +46,23 @@ def record(
     model: nn.Module,
     spots: Sequence[Spot],
     layers: Sequence[nn.Module],
-    factors: Sequence[float | None],
-    scaled: Mapping[str, str],
+    started: Started,
     skipped: Skipped,
 ) -> None:
     """Adds to what placements tells."""
     paths = {module: path for path, module in model.named_modules()}
     rows = []
-    for spot, layer, factor in zip(spots, layers, factors, strict=True):
+    for spot, layer, factor, gate in zip(spots, layers, started.factors, started.gates, strict=True):
         note = '' if spot.old is None else f'{spot.path}, {type(spot.old).__name__}'
+        if gate is not None:
+            note += f' of the mean gate {float(gate.mean()):.3g} ({words(gate)})'
         rows.append(Placement(paths[layer], spot.how, spot.channels, note, factor))
+    scaled = {fold.path: fold.words for fold in started.folds}
     rows += [Placement(path, 'scaled', None, how) for path, how in scaled.items()]
     rows += [Placement(path, 'skipped', None, why) for path, why in skipped.items()]
-    vars(model)[_RECORD] = (*vars(model).get(_RECORD, ()), *rows)
+    gone = {row.path for row in rows}  # what was replaced, and what was left out before
+    earlier = [row for row in vars(model).get(_RECORD, ()) if row.path not in gone]
+    vars(model)[_RECORD] = (*earlier, *rows)
 
 
 def put(spots: Sequence[Spot], layers: Sequence[nn.Module]) -> Callable[[], None]:

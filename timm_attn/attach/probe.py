@@ -13,7 +13,8 @@ _SIDE = 224  # pixels of an image for a net that does not say its input size
 
 
 class Call(NamedTuple):
-    """How a module was called: its number of inputs, its output, and how often that had been written to by then."""
+    """How a module was called: its number of inputs (those of a list one by one), its output, and how often that had
+    been written to by then."""
 
     inputs: int
     output: Any
@@ -85,7 +86,8 @@ def described(output: Any) -> str:
 def _keep(calls: dict[nn.Module, list[Call]]) -> Any:
     def hook(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
         version = output._version if isinstance(output, Tensor) else 0
-        calls[module].append(Call(len(args) + len(kwargs), output, version))
+        inputs = sum(len(arg) if isinstance(arg, list | tuple) else 1 for arg in (*args, *kwargs.values()))
+        calls[module].append(Call(inputs, output, version))
 
     return hook
 

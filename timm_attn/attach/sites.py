@@ -7,11 +7,10 @@ from typing import Any, Literal, TypeVar
 from torch import Tensor, nn
 
 from timm_attn.attach.closed import refuse_closed
-from timm_attn.attach.identity import start_as_identity
+from timm_attn.attach.identity import Started, start_as_identity
 from timm_attn.attach.placed import put, record
 from timm_attn.attach.spots import At, Skipped, Spot, find_spots
 from timm_attn.attention import ATTENTION, Attention, AttentionLayer, attention_layers
-from timm_attn.warm_start.folds import Fold
 
 ModelT = TypeVar('ModelT', bound=nn.Module)
 
@@ -38,8 +37,11 @@ def attach(
             their classes.
         replace: puts the layers into the places of the attention that the net has; without it such a net is refused.
         stages: the stages (paths of nn.Sequential) that an attention of site 'stage' closes, instead of `at`.
-        start: 'identity' makes the net compute what it did before, see warm_start.
-        example: an image (N, C, H, W) with which the net runs; default: zeros of its own input size.
+        start: 'identity' makes the net compute what it did before, see warm_start. With `replace` the layers start at
+            the mean gate of the attention that they replace: a warning tells how far the outputs are from what they
+            were.
+        example: images (N, C, H, W) with which the net runs, and over which gates are averaged; default: one of its own
+            input size.
         attn_kwargs: the layer's options, over the row's defaults. The zoo's backbones have some of their own: SimAM on
             ImageNet nets dict(e_lambda=0.1).
 
@@ -54,10 +56,6 @@ def attach(
         raise ValueError(f"start must be None or 'identity', but got {start!r}.")
     if stages and at is not None:
         raise ValueError(f'stages are places already, at={at!r} must be left out.')
-    if start and replace:
-        raise ValueError(
-            "start='identity' keeps what a net computes, but replace=True takes its trained attention out."
-        )
     refuse_closed(model)
     skipped: Skipped = {}
     if stages and row.site == 'stage':
@@ -65,13 +63,12 @@ def attach(
     else:
         spots, skipped = find_spots(model, row, at, replace, example)
     layers = [_layer(model, row, options, spot) for spot in spots]
-    factors: Sequence[float | None] = [None] * len(spots)
-    folds: Sequence[Fold] = ()
     if start:
-        factors, folds = start_as_identity(model, layers, lambda: put(spots, layers), example)
+        started = start_as_identity(model, spots, layers, lambda: put(spots, layers), example)
     else:
         put(spots, layers)
-    record(model, spots, layers, factors, {fold.path: fold.words for fold in folds}, skipped)
+        started = Started([None] * len(spots), [None] * len(spots), ())
+    record(model, spots, layers, started, skipped)
     return model
 
 

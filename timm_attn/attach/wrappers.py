@@ -12,6 +12,8 @@ class Attended(nn.Module):
     module's, as timm reads and sets them (out_channels, grad_checkpointing).
     """
 
+    wraps = 'module'  # the child that a plain net has in the place of this module: read by warm_start
+
     def __init__(self, module: nn.Module, attn: nn.Module) -> None:
         super().__init__()
         self.module = module

@@ -6,9 +6,9 @@ import sys
 from collections.abc import Callable, Sequence
 
 from timm_attn import __version__
-from timm_attn.cli import models, reports, training, weights
+from timm_attn.cli import downstream, models, reports, training, weights
 
-TOPICS = (models, training, weights, reports)
+TOPICS = (models, training, weights, reports, downstream)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -2,15 +2,17 @@
 
 import argparse
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from timm_attn.cli.parser import Commands, Run, add_command, add_device, add_ema, add_output
 
 if TYPE_CHECKING:
     from timm_attn.training.recipe import Recipe
+
+AnyRecipe = TypeVar('AnyRecipe', bound='Recipe')
 
 
 def add_commands(commands: Commands) -> None:
@@ -74,15 +76,20 @@ def _on_images(commands: Commands, name: str, what: str, run: Run, *, example: s
 
 
 def _keeping_memory(run: Run) -> Run:
-    """The command, after telling the C library to keep freed memory for the next step."""
+    """The command, after keep_memory."""
 
     def keep_and_run(args: argparse.Namespace) -> None:
-        from timm_attn.training.memory import keep_freed_memory
-
-        keep_freed_memory()
+        keep_memory()
         run(args)
 
     return keep_and_run
+
+
+def keep_memory() -> None:
+    """Tells the C library to keep freed memory for the next step."""
+    from timm_attn.training.memory import keep_freed_memory
+
+    keep_freed_memory()
 
 
 def _train(args: argparse.Namespace) -> None:
@@ -98,7 +105,7 @@ def _train(args: argparse.Namespace) -> None:
         holdout=args.holdout, skip_unreadable=args.unreadable == 'skip', tensorboard=args.tensorboard,
         confusion_matrix=args.confusion,
     )  # fmt: skip
-    if _is_first():
+    if is_first():
         if args.confusion:
             confusion.draw(args.output)
         print(weights)
@@ -110,10 +117,10 @@ def _validate(args: argparse.Namespace) -> None:
 
     metrics = validate(
         args.model, args.data_dir, weights=args.checkpoint, recipe=_recipe(args) if args.config else None,
-        changes=_changes(args), split=args.split, workers=args.workers, device=args.device,
+        changes=changes_from(args), split=args.split, workers=args.workers, device=args.device,
         skip_unreadable=args.unreadable == 'skip', ema=args.ema,
     )  # fmt: skip
-    if _is_first():
+    if is_first():
         print(one_line(metrics))
 
 
@@ -128,9 +135,9 @@ def _sweep(args: argparse.Namespace) -> None:
         recipe, args.model, args.data_dir, args.output, attn_kwarg=args.attn_kwarg, values=args.values,
         repeats=args.repeats, holdout=args.holdout, skip_unreadable=args.unreadable == 'skip',
     )  # fmt: skip
-    if _is_first():
+    if is_first():
         draw(args.output)
-    for row in rows if _is_first() else ():
+    for row in rows if is_first() else ():
         spread = 'one run' if row['sd'] is None else f'sd {row["sd"]:.2f}, n = {row["n"]}'
         found = f'top-1 {row["mean"]:.2f} %, {spread}' if row['n'] else 'no run'
         diverged = f', {row["diverged"]} diverged' if row['diverged'] else ''
@@ -143,7 +150,7 @@ def _curves(args: argparse.Namespace) -> None:
     print(curves(args.runs, args.output, args.metrics))
 
 
-def _is_first() -> bool:
+def is_first() -> bool:
     """Whether this is the one of torchrun's processes that prints."""
     return os.environ.get('RANK', '0') == '0'
 
@@ -154,25 +161,32 @@ def _count_or_share(text: str) -> float:
 
 
 def _recipe(args: argparse.Namespace, earlier: Iterable[Path] = ()) -> 'Recipe':
+    """The recipe of --config and --set; see recipe_from."""
+    from timm_attn.training.recipe import load_recipe
+
+    return recipe_from(args, load_recipe, earlier)
+
+
+def recipe_from(args: argparse.Namespace, load: Callable[..., AnyRecipe], earlier: Iterable[Path]) -> AnyRecipe:
     """The recipe of --config and --set, with at most one worker per core, unless --set says how many.
 
     Args:
+        load: reads a recipe by its name or path, with changes.
         earlier: recipes of the run in --output. A resumed run keeps its number of workers, because each of them draws
             random numbers of its own.
     """
     from timm_attn.training.loaders import usable_cores
-    from timm_attn.training.recipe import load_recipe
 
-    changes = _changes(args)
-    recipe = load_recipe(args.config, changes)
+    changes = changes_from(args)
+    recipe = load(args.config, changes)
     if 'workers' in changes:
         return recipe
     begun = next(iter(earlier), None)
-    workers = min(recipe.workers, usable_cores()) if begun is None else load_recipe(str(begun)).workers
+    workers = min(recipe.workers, usable_cores()) if begun is None else load(str(begun)).workers
     return replace(recipe, workers=workers)
 
 
-def _changes(args: argparse.Namespace) -> dict[str, Any]:
+def changes_from(args: argparse.Namespace) -> dict[str, Any]:
     """The values of the recipe that the command line changes."""
     import yaml
 

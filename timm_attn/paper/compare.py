@@ -3,15 +3,17 @@
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from functools import cache
 from importlib.resources import files
 from typing import Any, Literal
 
+from timm_attn.paper.arithmetic import ARITHMETIC
 from timm_attn.paper.counted import CountedNet, count, layer_params
 from timm_attn.paper.printed import UNITS, Printed, parse_figure, parse_formula
 
 Record = Mapping[str, Any]  # an object of printed.json
-Verdict = Literal['ticked', 'ticked with', 'crossed']
+Verdict = Literal['ticked', 'ticked with', 'crossed', 'not printed']
 
 
 @dataclass(frozen=True)
@@ -19,9 +21,10 @@ class Cell:
     """A printed number and our count.
 
     Args:
-        table, row, column, printed: the place and the text of the number.
-        quantity: our counting convention, a key of counted.COUNTS, or 'extra ' and such a key: more than the plain net.
-        ours: the count of each of our models for the row.
+        table, row, column, printed: the place and the text of the number, '' where the paper leaves it out.
+        quantity: our counting convention, a key of counted.COUNTS, or 'extra ' and such a key: more than the plain net;
+            or the arithmetic of the paper, a key of ARITHMETIC.
+        ours: the count of each of our models for the row, or what the paper's own figures give, to three decimals.
         verdict: 'ticked' if one of them rounds to the figure, 'ticked with' if it does so with another structure.
         fits: the models that do.
         note: that structure, or the reason why none does.
@@ -32,7 +35,7 @@ class Cell:
     column: str
     printed: str
     quantity: str
-    ours: Mapping[str, int]
+    ours: Mapping[str, float]
     verdict: Verdict
     fits: tuple[str, ...]
     note: str
@@ -42,8 +45,9 @@ class Cell:
 def printed() -> Record:
     """printed.json: tables of rows, whose figures are the values of the table's columns.
 
-    A row names our models, or an attention layer. Where those do not fit, `structure` names one of `structures` to try;
-    `why` gives one of `reasons` for each number that does not fit.
+    A row names our models, or an attention layer, or the `operands` of the paper's own arithmetic. `builder` is what
+    makes the net of a row from its models, which are then backbones or attentions. Where a row does not fit,
+    `structure` names one of `structures` to try; `why` gives one of `reasons` for each number that does not fit.
     """
     data: Record = json.loads(files(__package__).joinpath('printed.json').read_text(encoding='utf-8'))
     return data
@@ -74,17 +78,21 @@ def _cells(table: Record) -> Iterator[Cell]:
 
 def _compare(table: Record, row: Record, column: str) -> Cell:
     """The models as they are, then with the row's structure; a cross shows the last count."""
-    figure, how = _figure(table, row, column), table['columns'][column]
+    how, structures = table['columns'][column], _structures(row)
+    quantity = f'extra {how["quantity"]}' if how.get('extra') else how['quantity']
+    place = (table['id'], row['row'], column, row[column], quantity)
+    if not row[column]:
+        return Cell(*place, _rounded(_ours(table, row, how, {})), 'not printed', (), '')
+    figure = _figure(table, row, column)
     verdict: Verdict = 'crossed'
-    for structure in _structures(row):
+    for structure in structures:
         ours = _ours(table, row, how, structure)
         fits = tuple(model for model, n in ours.items() if figure.fits(n))
         if fits:
             verdict = 'ticked with' if structure else 'ticked'
             break
     note = structure.get('title', '') if fits else _reason(row, column)
-    quantity = f'extra {how["quantity"]}' if how.get('extra') else how['quantity']
-    return Cell(table['id'], row['row'], column, row[column], quantity, ours, verdict, fits, note)
+    return Cell(*place, _rounded(ours), verdict, fits, note)
 
 
 def _structures(row: Record) -> list[Record]:
@@ -102,14 +110,26 @@ def _figure(table: Record, row: Record, column: str) -> Printed:
     return parse_figure(row[column], table.get('units', UNITS))
 
 
-def _ours(table: Record, row: Record, how: Record, structure: Record) -> dict[str, int]:
-    """The counts of a row's models, or of its layer."""
+def _ours(table: Record, row: Record, how: Record, structure: Record) -> Mapping[str, int | Decimal]:
+    """The counts of a row's models, or of its layer, or what its operands give."""
+    if 'operands' in row:
+        return {'printed': ARITHMETIC[how['quantity']]([Decimal(operand) for operand in row['operands']])}
     if 'layer' in row:
         return {row['layer']: layer_params(row['layer'], row['symbols']['C'])}
     quantity = structure.get('quantities', {}).get(how['quantity'], how['quantity'])
     options = {**row.get('attn_kwargs', {}), **structure.get('attn_kwargs', {})}
-    classes, size = row.get('num_classes', table.get('num_classes')), table['image_size']
-    change = structure.get('change')
-    base = count(CountedNet(row['base'], classes, size, change=change), quantity) if how.get('extra') else 0
-    kwargs = tuple(options.items())
-    return {model: count(CountedNet(model, classes, size, kwargs, change), quantity) - base for model in row['models']}
+    shared: dict[str, Any] = dict(
+        num_classes=row.get('num_classes', table.get('num_classes', 0)),
+        image_size=table.get('image_size', 0),
+        attn_kwargs=tuple(options.items()),
+        change=structure.get('change'),
+        builder=row.get('builder', 'timm'),
+    )
+    base = count(CountedNet(row['base'], **{**shared, 'attn_kwargs': ()}), quantity) if how.get('extra') else 0
+    counts = {model: count(CountedNet(model, **shared), quantity) - base for model in row['models']}
+    return {f'{row["builder"]}({model})': n for model, n in counts.items()} if 'builder' in row else counts
+
+
+def _rounded(ours: Mapping[str, int | Decimal]) -> dict[str, float]:
+    """Counts as they are, and fractions to three decimals."""
+    return {model: n if isinstance(n, int) else float(round(n, 3)) for model, n in ours.items()}

@@ -7,15 +7,22 @@ from functools import cache, lru_cache
 from typing import Any
 
 import timm
+import torch
 from torch import nn
 
 from timm_attn.attention import ATTENTION
 from timm_attn.backbones import BACKBONES
+from timm_attn.downstream.detectors import faster_rcnn, mask_rcnn
+from timm_attn.downstream.srresnet import srresnet
+from timm_attn.downstream.ssd import ssd300
+from timm_attn.downstream.stairnet import stairnet300
+from timm_attn.downstream.upernet import upernet
 from timm_attn.paper.counting import macs, params, thop_2019, thop_2020, thop_params
 
 COUNTS: Mapping[str, Callable[[nn.Module, int], int]] = {
     'params': lambda model, size: params(model),
     'thop_params': lambda model, size: thop_params(model),
+    'decoder_params': lambda model, size: params(model.get_submodule('decoder')),
     'macs': lambda model, size: macs(model, (3, size, size)),
     'thop_2019': lambda model, size: thop_2019(model, (3, size, size)),
     'thop_2020': lambda model, size: thop_2020(model, (3, size, size)),
@@ -27,8 +34,10 @@ class CountedNet:
     """A registered model with the classes, image size and options of a table's row.
 
     Args:
+        model: its name; or the backbone or the attention that another builder takes, where 'plain' is none.
         attn_kwargs: the items of the attention's options.
         change: a key of CHANGES: how the row's net differs from the registered model.
+        builder: a key of BUILDERS.
     """
 
     model: str
@@ -36,6 +45,7 @@ class CountedNet:
     image_size: int
     attn_kwargs: tuple[tuple[str, Any], ...] = ()
     change: str | None = None
+    builder: str = 'timm'
 
 
 @cache
@@ -47,8 +57,8 @@ def count(net: CountedNet, quantity: str) -> int:
 @lru_cache(maxsize=4)
 def build(net: CountedNet) -> nn.Module:
     """The model on the meta device."""
-    options: dict[str, Any] = {'attn_kwargs': dict(net.attn_kwargs)} if net.attn_kwargs else {}
-    model = timm.create_model(net.model, num_classes=net.num_classes, device='meta', **options)
+    with torch.device('meta'):
+        model = BUILDERS[net.builder](net)
     if net.change:
         CHANGES[net.change](model, net.model)
     return model
@@ -75,3 +85,24 @@ def _extra_block(model: nn.Module, name: str) -> None:
 
 
 CHANGES: Mapping[str, Callable[[nn.Module, str], None]] = {'stride_first': _stride_first, 'extra_block': _extra_block}
+
+
+def _timm(net: CountedNet) -> nn.Module:
+    options: dict[str, Any] = {'attn_kwargs': dict(net.attn_kwargs)} if net.attn_kwargs else {}
+    return timm.create_model(net.model, num_classes=net.num_classes, device='meta', **options)
+
+
+def _attention(net: CountedNet) -> str | None:
+    return None if net.model == 'plain' else net.model
+
+
+BUILDERS: Mapping[str, Callable[[CountedNet], nn.Module]] = {
+    'timm': _timm,
+    'faster_rcnn': lambda net: faster_rcnn(net.model, net.num_classes),
+    'mask_rcnn': lambda net: mask_rcnn(net.model, net.num_classes),
+    'ssd300': lambda net: ssd300(net.num_classes),
+    'stairnet300': lambda net: stairnet300(net.num_classes, _attention(net)),
+    'srresnet': lambda net: srresnet(_attention(net)),
+    'upernet': lambda net: upernet(net.model, net.num_classes, width=512),
+    'upernet_lite': lambda net: upernet(net.model, net.num_classes),
+}

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import ROUND_HALF_UP, Decimal
 
-UNITS: Mapping[str, int] = {'M': 10**6, 'G': 10**9}
-_FIGURE = re.compile(r'\+?(\d+(?:\.\d+)?)([MG]?)')
+UNITS: Mapping[str, int] = {'M': 10**6, 'G': 10**9, '%': 1}
+_FIGURE = re.compile(r'\+?(\d+(?:\.\d+)?)([MG%]?)')
 _TERM = re.compile(r'(\d*)([A-Za-z]?)(?:\^(\d))?(?:/([a-z]))?')
 
 
@@ -17,16 +17,16 @@ class Printed:
     number: Decimal
     unit: int = 1
 
-    def rounded(self, count: int) -> Decimal:
-        """A count in this figure's unit and precision, halves up."""
+    def rounded(self, count: int | Decimal) -> Decimal:
+        """A number in this figure's unit and precision, halves up."""
         return (Decimal(count) / self.unit).quantize(self.number, ROUND_HALF_UP)
 
-    def fits(self, count: int) -> bool:
+    def fits(self, count: int | Decimal) -> bool:
         return self.rounded(count) == self.number
 
 
 def parse_figure(printed: str, units: Mapping[str, int] = UNITS) -> Printed:
-    """'11.69M', '+0.08G' or '36'."""
+    """'11.69M', '+0.08G', '+3.7%' or '36'."""
     match = _FIGURE.fullmatch(printed)
     if match is None:
         raise ValueError(f'Not a figure: {printed!r}.')

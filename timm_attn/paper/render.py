@@ -7,7 +7,7 @@ from dataclasses import asdict
 from timm_attn.files import csv_text, json_text
 from timm_attn.paper.compare import Cell, Verdict, printed, rows
 
-_SIGNS: Mapping[Verdict, str] = {'ticked': '✓', 'ticked with': '✓ with', 'crossed': '✗'}
+_SIGNS: Mapping[Verdict, str] = {'ticked': '✓', 'ticked with': '✓ with', 'crossed': '✗', 'not printed': 'not printed'}
 
 
 def tables(format: str = 'md', table: str | None = None) -> str:
@@ -23,9 +23,10 @@ def tables(format: str = 'md', table: str | None = None) -> str:
 
 def summary(cells: Sequence[Cell]) -> str:
     """How many cells have which verdict."""
-    verdicts = Counter(cell.verdict for cell in cells)
-    ticked, structure, crossed = (verdicts[verdict] for verdict in _SIGNS)
-    return f'{len(cells)} figures: {ticked} ticked, {structure} ticked with another structure, {crossed} crossed'
+    n = Counter(cell.verdict for cell in cells)
+    known = f'{n["ticked"]} ticked, {n["ticked with"]} ticked with another structure, {n["crossed"]} crossed'
+    silent = f'; {n["not printed"]} that the papers do not print' if n['not printed'] else ''
+    return f'{len(cells) - n["not printed"]} figures: {known}{silent}'
 
 
 def _markdown(cells: Sequence[Cell]) -> str:
@@ -41,7 +42,7 @@ def _markdown(cells: Sequence[Cell]) -> str:
 
 def _counts(cell: Cell) -> str:
     """The models and their counts, those of equal counts together."""
-    models: dict[int, list[str]] = {}
+    models: dict[float, list[str]] = {}
     for model, n in cell.ours.items():
         models.setdefault(n, []).append(f'`{model}`')
     return '; '.join(f'{", ".join(names)} {n:,}' for n, names in models.items())

@@ -15,6 +15,8 @@ _NAMES = {'loss': 'train_loss', 'top1': 'val_top1', 'top5': 'val_top5'} | {f'eva
 def curves(runs: Sequence[Path], out: Path, metrics: Sequence[str] = ('top1', 'top5')) -> Path:
     """Draws the training and validation curves of runs, each a folder with a summary.csv, named by its folder.
 
+    A metric that is 100 % throughout, such as the top-5 of three classes, has no panel beside others.
+
     Args:
         out: the figure, .png or .svg.
 
@@ -31,7 +33,8 @@ def curves(runs: Sequence[Path], out: Path, metrics: Sequence[str] = ('top1', 't
     if len(set(names)) < len(names):
         names = [str(run) for run in runs]
     read = {name: _columns(run / 'summary.csv', metrics) for name, run in zip(names, runs, strict=True)}
-    return figures.save(figures.curves_figure(read, metrics), out)
+    told = [m for m in metrics if any(value != 100 for columns in read.values() for value in columns[f'val_{m}'])]
+    return figures.save(figures.curves_figure(read, told or metrics), out)
 
 
 def _columns(path: Path, metrics: Sequence[str]) -> dict[str, list[float]]:

@@ -11,22 +11,38 @@ import random
 import reprlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
-from torch import Tensor
+from timm.utils import NativeScaler
+from torch import Tensor, nn
 
 from timm_attn.files import write_whole
-from timm_attn.training.engine import Engine, make_optimizer
+from timm_attn.training.engine import make_optimizer
 from timm_attn.training.fingerprint import IMAGES, difference
+from timm_attn.training.processes import Processes
+from timm_attn.training.recipe import Recipe
 from timm_attn.training.run_config import Run
 from timm_attn.weights.trained import read_training_file
 
-# Of a row of a run's table; with averaged weights also top1_ema.
-COLUMNS = frozenset(
-    ('epoch', 'lr', 'loss', 'train_top1', 'train_top5', 'seconds', 'val_loss', 'top1', 'top5', 'unreadable')
-)
+
+class Resumable(Protocol):
+    """What trains a model and can go on from a checkpoint."""
+
+    processes: Processes
+    model: nn.Module
+    task: Any  # timm's
+    optimizer: torch.optim.Optimizer
+    scaler: NativeScaler | None
+    epochs: range
+
+    @property
+    def recipe(self) -> Recipe: ...
+
+    @property
+    def columns(self) -> frozenset[str]:
+        """Of a row of the run's table."""
 
 
 def random_states(device: torch.device) -> dict[str, Any]:
@@ -49,7 +65,7 @@ def set_random_states(states: Mapping[str, Any], device: torch.device) -> None:
         torch.cuda.set_rng_state(states['cuda'], device)
 
 
-def state_of(engine: Engine, epoch: int, run: Run, rows: list[dict[str, Any]]) -> dict[str, Any]:
+def state_of(engine: Resumable, epoch: int, run: Run, rows: list[dict[str, Any]]) -> dict[str, Any]:
     """The state after an epoch (-1: before the first); every process must call this."""
     state: dict[str, Any] = dict(
         epoch=epoch, version=2, rows=rows, **run.saved(),
@@ -63,7 +79,7 @@ def state_of(engine: Engine, epoch: int, run: Run, rows: list[dict[str, Any]]) -
     return state
 
 
-def restore(engine: Engine, state: Mapping[str, Any], run: Run, path: Path) -> None:
+def restore(engine: Resumable, state: Mapping[str, Any], run: Run, path: Path) -> None:
     """Puts an engine into a state; every process must call this.
 
     Raises:
@@ -83,7 +99,7 @@ def restore(engine: Engine, state: Mapping[str, Any], run: Run, path: Path) -> N
         raise ValueError(f'{path} is damaged, {type(error).__name__}: {" ".join(str(error).split())}') from error
 
 
-def _check(engine: Engine, state: Mapping[str, Any], run: Run, path: Path) -> None:
+def _check(engine: Resumable, state: Mapping[str, Any], run: Run, path: Path) -> None:
     """Raises a ValueError for a state that an engine cannot go on from, as far as it shows before loading."""
     if state.get('arch') != run.model:
         raise ValueError(f'{path} is a checkpoint of {state.get("arch")!r}, not of {run.model!r}.')
@@ -103,7 +119,7 @@ def _check(engine: Engine, state: Mapping[str, Any], run: Run, path: Path) -> No
     ended = epoch - engine.epochs.start + 1
     if not 0 <= ended <= len(engine.epochs) or [_number(row) for row in rows] != [*range(1, ended + 1)]:
         raise ValueError(f'{path} is damaged: it ends with epoch {epoch}, but its rows are {reprlib.repr(rows)}.')
-    columns = COLUMNS | ({'top1_ema'} if engine.task.has_ema() else set())
+    columns = engine.columns
     for row in rows:
         if row.keys() != columns:
             named = ', '.join(sorted(reprlib.repr(key) for key in row.keys() ^ columns))
@@ -133,7 +149,7 @@ def _number(row: Any) -> Any:
     return row['epoch'] if all(isinstance(value, (int, float)) for value in row.values()) else None
 
 
-def _optimizer_after_a_step(engine: Engine) -> dict[str, Any]:
+def _optimizer_after_a_step(engine: Resumable) -> dict[str, Any]:
     """The state of an optimiser of the same kind after a step in which every parameter has a gradient."""
     model = copy.deepcopy(engine.model)
     optimizer = make_optimizer(model, engine.recipe)

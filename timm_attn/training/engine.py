@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from timm.layers import convert_sync_batchnorm
@@ -23,6 +23,11 @@ from timm_attn.training.loaders import Loader, set_epoch, take_batch
 from timm_attn.training.processes import ALONE, Processes
 from timm_attn.training.recipe import Recipe, usable
 from timm_attn.training.splits import names_of
+
+# Of a row of a run's table; with averaged weights also top1_ema.
+COLUMNS = frozenset(
+    ('epoch', 'lr', 'loss', 'train_top1', 'train_top5', 'seconds', 'val_loss', 'top1', 'top5', 'unreadable')
+)
 
 
 class NonFiniteLossError(RuntimeError):
@@ -50,6 +55,36 @@ def make_scheduler(optimizer: torch.optim.Optimizer, recipe: Recipe, updates_per
 def autocast_of(recipe: Recipe, device: torch.device) -> Callable[[], Any]:
     """The autocast context of a recipe's forward passes."""
     return partial(torch.autocast, device.type, dtype=getattr(torch, recipe.amp_dtype)) if recipe.amp else nullcontext
+
+
+def scaler_of(recipe: Recipe, device: torch.device) -> NativeScaler | None:
+    """The loss scaler of a recipe, for float16 on a GPU."""
+    scaled = recipe.amp and device.type == 'cuda' and recipe.amp_dtype == 'float16'
+    return NativeScaler(device=device.type) if scaled else None
+
+
+class Steps(Protocol):
+    """What steps an optimiser needs."""
+
+    task: Any  # timm's
+    optimizer: torch.optim.Optimizer
+    scaler: NativeScaler | None
+
+    @property
+    def recipe(self) -> Recipe: ...
+
+
+def backward(engine: Steps, loss: Tensor, is_update: bool = True) -> None:
+    """Backpropagates a loss, and steps the optimiser if `is_update`."""
+    clip, parameters = engine.recipe.clip_grad, engine.task.get_clip_parameters()
+    if engine.scaler is not None:
+        engine.scaler(loss, engine.optimizer, clip_grad=clip, parameters=parameters, need_update=is_update)
+        return
+    loss.backward()
+    if is_update:
+        if clip is not None:
+            dispatch_clip_grad(parameters, value=clip)
+        engine.optimizer.step()
 
 
 class Engine:
@@ -80,8 +115,7 @@ class Engine:
                 options = dict(broadcast_buffers=False) if recipe.no_ddp_bb else {}
                 self.task.prepare_distributed(device_ids=ids, **options)
         self.autocast = autocast_of(recipe, device)
-        scaled = recipe.amp and device.type == 'cuda' and recipe.amp_dtype == 'float16'
-        self.scaler = NativeScaler(device=device.type) if scaled else None
+        self.scaler = scaler_of(recipe, device)
         self.interrupted: Callable[[], bool] = lambda: False  # asked before each step
         self.updates = -(-len(loader) // recipe.grad_accum_steps)  # per epoch
         with usable():
@@ -90,6 +124,11 @@ class Engine:
             raise ValueError(
                 f'There is no epoch to train: start_epoch is {recipe.start_epoch}, epochs {recipe.epochs}.'
             )
+
+    @property
+    def columns(self) -> frozenset[str]:
+        """Of a row of a run's table."""
+        return COLUMNS | ({'top1_ema'} if self.task.has_ema() else set())
 
     def to_epoch(self, epoch: int) -> None:
         """Sets the schedule and the shuffling to the start of an epoch."""
@@ -153,19 +192,8 @@ class Engine:
                 result = self.task(images, labels)
             value = result['loss'].item()
             if math.isfinite(value):
-                self._backward(result['loss'] * share if share < 1 else result['loss'], is_update)
+                backward(self, result['loss'] * share if share < 1 else result['loss'], is_update)
         return value, result['output']
-
-    def _backward(self, loss: Tensor, is_update: bool) -> None:
-        clip, parameters = self.recipe.clip_grad, self.task.get_clip_parameters()
-        if self.scaler is not None:
-            self.scaler(loss, self.optimizer, clip_grad=clip, parameters=parameters, need_update=is_update)
-            return
-        loss.backward()
-        if is_update:
-            if clip is not None:
-                dispatch_clip_grad(parameters, value=clip)
-            self.optimizer.step()
 
     def _train_mode(self) -> None:
         module: Any = self.task.get_trainable_module()

@@ -5,10 +5,10 @@ import math
 import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, get_args, get_origin
+from typing import Any, TypeVar, get_args, get_origin
 
 import yaml
 
@@ -97,6 +97,9 @@ class Recipe:
     no_ddp_bb: bool = False
 
 
+AnyRecipe = TypeVar('AnyRecipe', bound=Recipe)
+
+
 class _UniqueKeys(yaml.SafeLoader):
     """PyYAML's safe loader, which by itself keeps the last of equal keys without a word."""
 
@@ -130,16 +133,23 @@ def load_recipe(name_or_path: str, changes: Mapping[str, Any] | None = None) -> 
         FileNotFoundError: neither exists.
         ValueError: it has a key that the runner does not know, no lr, or a value of another type.
     """
-    bundled = RECIPES / f'{name_or_path}.yaml'
+    return load_recipe_as(Recipe, RECIPES, name_or_path, changes)
+
+
+def load_recipe_as(
+    kind: type[AnyRecipe], folder: Path, name_or_path: str, changes: Mapping[str, Any] | None = None
+) -> AnyRecipe:
+    """The same for another kind of recipe, whose own ones lie in another folder."""
+    bundled = folder / f'{name_or_path}.yaml'
     path = bundled if bundled.is_file() else Path(name_or_path)
     if not path.is_file():
-        have = ', '.join(sorted(p.stem for p in RECIPES.glob('*.yaml')))
+        have = ', '.join(sorted(p.stem for p in folder.glob('*.yaml')))
         raise FileNotFoundError(f'There is no recipe {name_or_path!r}: name a YAML file or one of {have}.')
     try:
         values = read_yaml(path.read_text(encoding='utf-8'))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ValueError(f'The recipe {path} is not YAML: {error}.') from error
-    return recipe_of({**values, **(changes or {})} if isinstance(values, dict) else values, f'The recipe {path}')
+    return recipe_as(kind, {**values, **(changes or {})} if isinstance(values, dict) else values, f'The recipe {path}')
 
 
 def recipe_of(values: Mapping[str, Any], source: str) -> Recipe:
@@ -148,19 +158,26 @@ def recipe_of(values: Mapping[str, Any], source: str) -> Recipe:
     Raises:
         ValueError: it has a key that the runner does not know, no lr, or a value that is not valid.
     """
+    return recipe_as(Recipe, values, source)
+
+
+def recipe_as(kind: type[AnyRecipe], values: Mapping[str, Any], source: str) -> AnyRecipe:
+    """The same for another kind of recipe."""
     if not isinstance(values, Mapping):
         raise ValueError(f'{source} must be a mapping of keys to values, but is {short(values)}.')
-    known = {f.name: f.type for f in fields(Recipe)}
+    known = {f.name: f for f in fields(kind)}
     unknown = sorted(key if isinstance(key, str) else short(key) for key in values if key not in known)
     if unknown:
         raise ValueError(f'{source} has keys that the runner does not know: {", ".join(unknown)}.')
-    if 'lr' not in values:
-        raise ValueError(f'{source} has no lr.')
+    for f in known.values():
+        if f.default is MISSING and f.default_factory is MISSING and f.name not in values:
+            raise ValueError(f'{source} has no {f.name}.')
     for key, value in values.items():
-        valid = must_be(key, value) if _fits(value, known[key]) else f'{_words(known[key])}{_number_hint(value)}'
+        type_of = known[key].type
+        valid = must_be(key, value) if _fits(value, type_of) else f'{_words(type_of)}{_number_hint(value)}'
         if valid:
             raise ValueError(f'{source} has {key}: {short(value)}, but it must be {valid}.')
-    return Recipe(**values)
+    return kind(**values)
 
 
 @contextmanager

@@ -1,36 +1,31 @@
 """A recipe from the first image to the last epoch's weights."""
 
-import json
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import timm
 import torch
-import yaml
-from safetensors.torch import save
 from timm.data import resolve_data_config
 from timm.utils import random_seed
-from torch import Tensor, nn
+from torch import nn
 
 from timm_attn.data.datasets import class_names
-from timm_attn.files import write_csv, write_whole
-from timm_attn.training import checkpoint, splits
+from timm_attn.files import write_csv
+from timm_attn.training import splits
 from timm_attn.training.engine import Engine, NonFiniteLossError
+from timm_attn.training.epochs import LAST, Epochs, resumed
 from timm_attn.training.evaluate import confusion, evaluate
 from timm_attn.training.fingerprint import fingerprints
 from timm_attn.training.idle_keys import refuse_idle
 from timm_attn.training.interrupt import noticing_ctrl_c
 from timm_attn.training.loaders import Loader, train_loader, validation_loader
 from timm_attn.training.lock import held
-from timm_attn.training.logs import one_line, open_tensorboard
+from timm_attn.training.logs import open_tensorboard
 from timm_attn.training.processes import Processes, joined
 from timm_attn.training.recipe import Recipe, import_modules, usable
 from timm_attn.training.run_config import Run
-
-LAST = 'last.pth.tar'  # timm's name
 
 
 def train(
@@ -84,13 +79,13 @@ def train(
         run = Run(model_name, recipe, head_only, holdout or 0, class_names(images[0]), fingerprints(*images))
         engine, tests = _prepare(run, *images, processes)
         run = run.of(engine.model)
-        rows = _resumed(engine, run, last) if resume and last.exists() else []
+        rows = resumed(engine, run, last) if resume and last.exists() else []
         writer = open_tensorboard(output / 'tensorboard', len(rows) + 1) if tensorboard and processes.primary else None
-        training = _Training(run, engine, tests, output, rows, writer)
+        validation = _Validation(run, engine, tests)
         with noticing_ctrl_c() as engine.interrupted:
-            training.finish()
+            Epochs(run, engine, output, rows, validation.of_epoch, writer).finish()
         if confusion_matrix:
-            training.write_confusion()
+            validation.write_confusion(output)
     return output / 'last.safetensors'
 
 
@@ -104,14 +99,6 @@ def _prepare(run: Run, trained_on: Any, tested_on: Any, processes: Processes) ->
     loader = train_loader(trained_on, data_config, recipe, processes)
     tests = validation_loader(tested_on, data_config, recipe, processes)
     return Engine(model, loader, recipe, processes, run.head_only), tests
-
-
-def _resumed(engine: Engine, run: Run, last: Path) -> list[dict[str, Any]]:
-    """Restores an engine from a checkpoint and returns the rows of the epochs that it has behind it."""
-    state = checkpoint.load(last)
-    checkpoint.restore(engine, state, run, last)
-    rows: list[dict[str, Any]] = state['rows']
-    return rows
 
 
 def build(model_name: str, recipe: Recipe, classes: list[str] | None) -> nn.Module:
@@ -147,59 +134,15 @@ def build(model_name: str, recipe: Recipe, classes: list[str] | None) -> nn.Modu
 
 
 @dataclass(frozen=True)
-class _Training:
-    """A run at work."""
+class _Validation:
+    """The validation of a run."""
 
     run: Run
     engine: Engine
     tests: Loader
-    output: Path
-    rows: list[dict[str, Any]]  # of the epochs so far
-    writer: Any  # TensorBoard's
 
-    def finish(self) -> None:
-        """Trains the epochs that are left, with a checkpoint after each, and one before the first of all."""
-        engine, output, rows = self.engine, self.output, self.rows
-        primary, start = engine.processes.primary, engine.epochs.start
-        if primary:
-            write_whole(output / 'recipe.yaml', yaml.safe_dump(vars(self.run.recipe)).encode())
-            if rows:  # a kill may have come between the checkpoint and the table
-                write_csv(output / 'summary.csv', rows)
-        try:
-            if not rows:
-                self._save_state(start - 1)
-            for epoch in range(start + len(rows), engine.epochs.stop):
-                row = engine.epoch(epoch)
-                rows.append({**row, **self._validated(row['epoch']), 'unreadable': self._unreadable()})
-                self._save_state(epoch)
-                if primary:
-                    _report(output, rows, self.writer)
-        except NonFiniteLossError as error:
-            raise NonFiniteLossError(f'{error} {self._kept()}.') from error
-        except KeyboardInterrupt:
-            raise RuntimeError(f'Interrupted. {self._kept()}; --resume goes on from there.') from None
-        if primary:
-            self._write_weights()
-        engine.processes.gather(None)  # until all is written
-
-    def write_confusion(self) -> None:
-        """Writes confusion.csv."""
-        model: Any = self.engine.task.get_eval_model()
-        names = self.run.class_names or [str(i) for i in range(model.num_classes)]
-        processes, recipe = self.engine.processes, self.run.recipe
-        counts = confusion(model, self.tests, len(names), processes, self.engine.autocast, recipe.channels_last)
-        if processes.primary:
-            table = zip(names, counts.tolist(), strict=True)
-            rows = [{'true \\ predicted': name, **dict(zip(names, row, strict=True))} for name, row in table]
-            write_csv(self.output / 'confusion.csv', rows)
-
-    def _save_state(self, epoch: int) -> None:
-        state = checkpoint.state_of(self.engine, epoch, self.run, self.rows)
-        if self.engine.processes.primary:
-            checkpoint.save(self.output / LAST, state)
-
-    def _validated(self, number: int) -> dict[str, float]:
-        """The validation metrics of an epoch, also those of the averaged weights where there are some."""
+    def of_epoch(self, number: int) -> dict[str, Any]:
+        """The metrics of an epoch, also those of the averaged weights where there are some, and unreadable images."""
         engine = self.engine
 
         def metrics_of(model: Any) -> dict[str, float]:
@@ -211,30 +154,19 @@ class _Training:
         found = dict(val_loss=metrics['loss'], top1=round(metrics['top1'], 2), top5=round(metrics['top5'], 2))
         if engine.task.has_ema():
             found['top1_ema'] = round(metrics_of(engine.task.get_eval_model(ema=True))['top1'], 2)
-        return found
+        return {**found, 'unreadable': self._unreadable()}
 
     def _unreadable(self) -> int:
         loaders, processes = (self.engine.loader, self.tests), self.engine.processes
         return sum(splits.unreadable(loader.dataset, processes) for loader in loaders)
 
-    def _kept(self) -> str:
-        last, rows = self.output / LAST, self.rows
-        return f'{last} has the run up to the end of epoch {rows[-1]["epoch"]}' if rows else f'{last} has its beginning'
-
-    def _write_weights(self) -> None:
-        task = self.engine.task
-        states: dict[str, Mapping[str, Tensor]] = {**task.get_checkpoint_state(), **task.get_checkpoint_state(ema=True)}
-        saved = self.run.saved()
-        metadata = dict(format='pt', arch=saved['arch'], **{k: json.dumps(saved[k]) for k in ('recipe', 'options')})
-        for key, state in states.items():
-            name = 'last.safetensors' if key == 'state_dict' else 'last_ema.safetensors'
-            write_whole(self.output / name, save({k: v.cpu().contiguous() for k, v in state.items()}, metadata))
-
-
-def _report(output: Path, rows: list[dict[str, Any]], writer: Any) -> None:
-    print(one_line(rows[-1]), flush=True)
-    write_csv(output / 'summary.csv', rows)
-    if writer is not None:
-        for name, value in rows[-1].items():
-            writer.add_scalar(name, value, rows[-1]['epoch'])
-        writer.flush()
+    def write_confusion(self, output: Path) -> None:
+        """Writes confusion.csv."""
+        model: Any = self.engine.task.get_eval_model()
+        names = self.run.class_names or [str(i) for i in range(model.num_classes)]
+        processes, recipe = self.engine.processes, self.run.recipe
+        counts = confusion(model, self.tests, len(names), processes, self.engine.autocast, recipe.channels_last)
+        if processes.primary:
+            table = zip(names, counts.tolist(), strict=True)
+            rows = [{'true \\ predicted': name, **dict(zip(names, row, strict=True))} for name, row in table]
+            write_csv(output / 'confusion.csv', rows)

@@ -11,10 +11,11 @@ import yaml
 from timm_attn.files import write_json
 from timm_attn.training import checkpoint, splits
 from timm_attn.training.engine import NonFiniteLossError
+from timm_attn.training.epochs import LAST
 from timm_attn.training.lock import held
 from timm_attn.training.processes import joined
 from timm_attn.training.recipe import Recipe, read_yaml
-from timm_attn.training.runner import LAST, train
+from timm_attn.training.runner import train
 from timm_attn.training.summary import summary
 
 

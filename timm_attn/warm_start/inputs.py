@@ -24,7 +24,7 @@ def check_model(model: nn.Module, layers: Layers) -> None:
 
 
 def plain_weights(model: nn.Module, layers: Layers, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The plain net's weights under the model's keys.
+    """The plain net's weights under the model's keys, which have `module.` where attach has wrapped a module.
 
     Raises:
         ValueError: they are another net's, of other classes, or not finite.
@@ -32,6 +32,8 @@ def plain_weights(model: nn.Module, layers: Layers, state: Mapping[str, Tensor])
     if not isinstance(state, Mapping):
         raise ValueError(f'plain must be a net or its state dict, but is {type(state).__name__}.')
     own = {key: value for key, value in model.state_dict().items() if not key.startswith(_inside(layers))}
+    wrapped = _wrapped(model, own)
+    state = {key if wrapped.get(key, key) in state else wrapped[key]: value for key, value in state.items()}
     head = {key for key in own if key.startswith(_classifier(model))}
     absent, besides = (_without_counts(keys) for keys in (own.keys() - state.keys(), state.keys() - own.keys()))
     if absent == head:
@@ -98,13 +100,28 @@ def image_batch(model: Any, images: Tensor | Iterable[Any]) -> Tensor:
     return batch
 
 
-def input_channels(model: nn.Module) -> int:
-    """The channels of a net's images."""
-    return next(m for m in model.modules() if isinstance(m, nn.Conv2d)).in_channels
+def input_channels(model: Any) -> int:
+    """The channels of a net's images: what it says, else what its first convolution takes."""
+    said: int | None = getattr(model, 'in_chans', None)
+    return said or next(m for m in model.modules() if isinstance(m, nn.Conv2d)).in_channels
 
 
 def _inside(layers: Layers) -> tuple[str, ...]:
     return tuple(f'{path}.' for path in layers)
+
+
+def _wrapped(model: nn.Module, own: Iterable[str]) -> dict[str, str]:
+    """The keys of modules that are wrapped, by those of the plain net."""
+    wrappers = [(f'{path}.{m.wraps}.', f'{path}.') for path, m in model.named_modules() if hasattr(type(m), 'wraps')]
+    names = {}
+    for key in own:
+        plain = key
+        for inside, path in sorted(wrappers, reverse=True):  # inner ones first
+            if plain.startswith(inside):
+                plain = path + plain.removeprefix(inside)
+        if plain != key:
+            names[plain] = key
+    return names
 
 
 def _classifier(model: Any) -> tuple[str, ...]:

@@ -3,15 +3,14 @@
 import copy
 import logging
 import warnings
-from collections.abc import Iterable, Mapping
-from fractions import Fraction
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from timm_attn.attention import AttentionLayer, SimAM, attention_layers
-from timm_attn.warm_start.folds import CannotFold, Fold, fold
+from timm_attn.warm_start.folds import CannotFold, Fold, Value, fold, words
 from timm_attn.warm_start.inputs import check_model, image_batch, input_channels, plain_weights, refuse_trained
 from timm_attn.warm_start.simam import Place, expect, match, simam_places
 from timm_attn.warm_start.walk import tensors_in
@@ -21,7 +20,7 @@ _logger = logging.getLogger(__name__)
 
 _EXACT = 1e-9  # of the outputs' size, in float64
 _UP_TO_EPS = 1e-4  # where a norm's eps does not scale with its input
-_HALF_PRECISION = Fraction(16)  # scales beyond this factor cost accuracy there
+_HALF_PRECISION = 16  # scales beyond this factor cost accuracy there
 
 
 def warm_start(
@@ -54,15 +53,23 @@ def warm_start(
 
 
 def start(
-    model: nn.Module, plain: nn.Module | Mapping[str, Tensor], images: Tensor | Iterable[Any] | None
+    model: nn.Module,
+    plain: nn.Module | Mapping[str, Tensor],
+    images: Tensor | Iterable[Any] | None,
+    gates: Mapping[str, Tensor] | None = None,
 ) -> list[Fold]:
-    """Starts a net as warm_start does, in place, and returns what was scaled."""
+    """Starts a net as warm_start does, in place, and returns what was scaled.
+
+    Args:
+        gates: the paths of attention layers in whose place the plain net multiplies its map by a factor per channel,
+            (C,).
+    """
     layers = attention_layers(model)
     check_model(model, layers)
     batch = None if images is None else image_batch(model, images)
     # inference tensors do not tell which operations change them, and a default device may be another
     with torch.inference_mode(False), torch.device('cpu'):
-        started, folds = _started(model, layers, plain, batch)
+        started, folds = _started(model, layers, plain, batch, gates or {})
     _write(started, model)
     return folds
 
@@ -72,6 +79,7 @@ def _started(
     layers: Mapping[str, AttentionLayer],
     plain: nn.Module | Mapping[str, Tensor],
     images: Tensor | None,
+    gates: Mapping[str, Tensor],
 ) -> tuple[nn.Module, list[Fold]]:
     """The net at its start, a copy of the model on the CPU and in float64, and what was scaled."""
     weights = plain_weights(model, layers, plain.state_dict() if isinstance(plain, nn.Module) else plain)
@@ -85,18 +93,21 @@ def _started(
         if not torch.equal(loaded[key], value.to(loaded[key])):
             raise ValueError(f'{type(model).__name__} shares {key} with another layer, and the plain net does not.')
     example = _example(net)
-    reference = _with_constants(net, dict.fromkeys(layers, 1.0))
+    gates = {path: gate.to('cpu', torch.float64) for path, gate in gates.items()}
+    reference = _with_constants(net, {path: gates.get(path, 1.0) for path in layers})
     if isinstance(plain, nn.Module):
         _check_plain(plain, reference, example)
     places = simam_places(net, example) if any(isinstance(layer, SimAM) for layer in layers.values()) else {}
-    folds = _fold_exactly(net, reference, places, example)
+    folds = _fold_exactly(net, reference, places, example, gates)
     _report(folds)
     if places:
         _approximate(net, reference, places, images, model)
     return net, folds
 
 
-def _fold_exactly(net: nn.Module, reference: nn.Module, places: dict[str, Place], example: Tensor) -> list[Fold]:
+def _fold_exactly(
+    net: nn.Module, reference: nn.Module, places: dict[str, Place], example: Tensor, gates: Mapping[str, Tensor]
+) -> list[Fold]:
     """Folds the layers' factors into the net's weights and checks its outputs, SimAM's typical factor in its place."""
 
     def begin(layer: AttentionLayer, path: str, mean: Tensor | None) -> float:
@@ -104,7 +115,7 @@ def _fold_exactly(net: nn.Module, reference: nn.Module, places: dict[str, Place]
 
     name = type(net).__name__
     try:
-        folds = fold(net, begin, example)
+        folds = fold(net, begin, example, gates)
     except CannotFold as error:
         raise ValueError(f'{name} with attention cannot start as its plain net: {error}.') from error
     folded = _with_constants(net, {path: place.factor for path, place in places.items()})
@@ -138,25 +149,38 @@ def _approximate(
     warnings.warn(f'The gate of SimAM depends on the data: the start is approximate, {remains}.', stacklevel=5)
 
 
-def _with_constants(net: nn.Module, factors: Mapping[str, float]) -> nn.Module:
-    """A copy of a net in which attention layers multiply by constants."""
+def _with_constants(net: nn.Module, factors: Mapping[str, float | Tensor]) -> nn.Module:
+    """A copy of a net in which attention layers multiply by constants, or by one per channel."""
     changed = copy.deepcopy(net)
     for path, factor in factors.items():
+        by = factor[:, None, None] if isinstance(factor, Tensor) else factor
         # the map itself for 1, as in the plain net
-        changed.get_submodule(path).forward = lambda x, factor=factor: x if factor == 1 else x * factor
+        changed.get_submodule(path).forward = lambda x, by=by: x if isinstance(by, float) and by == 1 else x * by
     return changed
 
 
 def _example(net: Any) -> Tensor:
     """Two images of noise as the net takes them, small, but with more than one position in the last map."""
     cfg = getattr(net, 'pretrained_cfg', None) or {}
-    _, height, width = cfg.get('input_size', (3, 224, 224))
-    if not cfg.get('fixed_input_size'):
-        strides = [info['reduction'] for info in getattr(net, 'feature_info', [])]
-        height, width = (min(side, max(16, 2 * max(strides, default=32))) for side in (height, width))
+    _, *own = cfg.get('input_size', (3, 224, 224))
+    strides = [info['reduction'] for info in getattr(net, 'feature_info', [])]
+    least = max(16, 2 * max(strides, default=32))
+    small = _noise(net, [min(side, least) for side in own])
+    return small if not cfg.get('fixed_input_size') and _runs(net, small) else _noise(net, own)
+
+
+def _noise(net: nn.Module, sides: Sequence[int]) -> Tensor:
     generator = torch.Generator().manual_seed(0)
-    shape = (2, input_channels(net), height, width)
-    return torch.randn(shape, generator=generator, dtype=torch.float64)
+    return torch.randn((2, input_channels(net), *sides), generator=generator, dtype=torch.float64)
+
+
+@torch.no_grad()
+def _runs(net: nn.Module, x: Tensor) -> bool:
+    try:
+        net(x)
+    except (AssertionError, RuntimeError, ValueError):  # it has a size of its own without saying so
+        return False
+    return True
 
 
 @torch.no_grad()
@@ -186,15 +210,15 @@ def _report(folds: list[Fold]) -> None:
     """Logs what was scaled, and warns of scales that half precision does not bear."""
     for one in folds:
         _logger.info('%s: %s', one.path, one.words)
-    far = {
-        one.path: scale
-        for one in folds
-        for scale in (*one.inputs, one.output)
-        if not 1 / _HALF_PRECISION <= scale <= _HALF_PRECISION
-    }
+    far = {one.path: scale for one in folds for scale in (*one.inputs, one.output) if _is_far(scale)}
     if far:
-        listed = ', '.join(f'{path} ({scale})' for path, scale in far.items())
+        listed = ', '.join(f'{path} ({words(scale)})' for path, scale in far.items())
         warnings.warn(f'Maps are scaled far, which costs accuracy in half precision: {listed}.', stacklevel=5)
+
+
+def _is_far(scale: Value) -> bool:
+    least, most = (scale, scale) if not isinstance(scale, Tensor) else (float(scale.min()), float(scale.max()))
+    return not 1 / _HALF_PRECISION <= least <= most <= _HALF_PRECISION
 
 
 @torch.no_grad()

@@ -4,7 +4,7 @@ Every map of the net with attention is a scale times the map of the plain net. W
 so that a fold is refused rather than wrong.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from timm_attn.attention import AttentionLayer
-from timm_attn.warm_start.scales import PINNED, CannotFold, Scales
+from timm_attn.warm_start.scales import PINNED, CannotFold, Gated, Scale, Scales
 
 # The scales of a map along dimension 1, each with its number of channels; a single one holds for the whole map.
 Spans = list[tuple[int, int]]
@@ -70,14 +70,17 @@ class Walk(TorchFunctionMode):
         rules: what is known of operations.
         start: puts an attention layer at a constant factor.
         example: the model's input.
+        gated: the paths of layers in whose place the plain net has a gate per channel, of the symbol of that name.
     """
 
-    def __init__(self, model: nn.Module, rules: Mapping[Any, Rule], start: Start, example: Tensor) -> None:
+    def __init__(
+        self, model: nn.Module, rules: Mapping[Any, Rule], start: Start, example: Tensor, gated: Collection[str] = ()
+    ) -> None:
         super().__init__()
         self.scales = Scales()
         self.path = ''  # of the module that is running
         self.reached: set[str] = set()  # attention layers
-        self._rules, self._start = rules, start
+        self._rules, self._start, self._gated = rules, start, gated
         self._spans: dict[int, Spans] = {}  # by the id of a map
         self._parameters: dict[int, Tensor] = {id(p): p for p in model.parameters()}  # by the id of it or a view of it
         self._uses: dict[int, Use | None] = {}  # by the memory of a parameter; None: it must stay as it is
@@ -235,7 +238,10 @@ class Walk(TorchFunctionMode):
         def leave(module: nn.Module, args: tuple[Any, ...], out: Any) -> None:
             if is_attention and self._inside == 1:
                 behind = self.scales.new(weight=2)  # in doubt what is in front of the layer is scaled
-                self.scales.relate(self.one(args[0]), behind, Fraction(factors.pop()).limit_denominator(1024), path)
+                factor: Scale = Fraction(factors.pop()).limit_denominator(1024)
+                if path in self._gated:
+                    factor = factor / Gated(Fraction(1), ((path, 1),))
+                self.scales.relate(self.one(args[0]), behind, factor, path)
                 self.put(out, [(0, behind)])
                 self.reached.add(path)
             self._inside -= is_attention  # last: the operations above are no part of the model

@@ -1,0 +1,95 @@
+"""What a training of a downstream task left: its metrics on other samples, and its predictions."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+from torchvision.transforms.functional import pil_to_tensor
+
+from timm_attn.downstream.loaders import validation_loader
+from timm_attn.downstream.recipe import TaskRecipe, task_recipe
+from timm_attn.downstream.tasks import task_of
+from timm_attn.downstream.train import measure
+from timm_attn.figures.canvas import require_matplotlib
+from timm_attn.images import read_image
+from timm_attn.reports.numbers import check_numbers
+from timm_attn.training import checkpoint
+from timm_attn.training.processes import joined
+from timm_attn.training.recipe import usable
+from timm_attn.weights.metadata import class_names
+
+# Keys of a recipe that only the user may say, not a file.
+_USERS = ('device', 'device_modules', 'pretrained')
+
+
+def load(file: Path, changes: Mapping[str, Any] | None = None) -> tuple[nn.Module, TaskRecipe, list[str]]:
+    """The model of a last.pth.tar or last.safetensors with its weights, its recipe and its classes.
+
+    Args:
+        changes: values instead of the recipe's, such as val_split or batch_size.
+
+    Raises:
+        FileNotFoundError: the file is not there.
+        ValueError: it is not of a training of a downstream task, or is damaged.
+    """
+    state = checkpoint.load(file)
+    said = {key: value for key, value in (state.get('recipe') or {}).items() if key not in _USERS}
+    if 'task' not in said:
+        raise ValueError(f'{file} is not of a downstream task: its recipe names none.')
+    recipe = task_recipe({**said, **(changes or {})}, f'The recipe in {file}')
+    classes = class_names(state.get('options', {}).get('class_names'), file) or []
+    name = state.get('arch', '')
+    task = task_of(recipe)
+    if not task.knows(name):
+        raise ValueError(f'{file} is of the model {name!r}, which the task {recipe.task} does not have.')
+    try:
+        with usable():
+            model = task.build(name, recipe, classes)
+        model.load_state_dict(state['state_dict'], strict=True)
+    except RuntimeError as error:
+        raise ValueError(f'{file} does not fit {recipe.task} on {name}: {" ".join(str(error).split())}') from error
+    return model.eval(), recipe, classes
+
+
+def evaluate(file: Path, data_dir: Path, changes: Mapping[str, Any] | None = None) -> dict[str, float]:
+    """All metrics of a trained model on the validation split; under torchrun every process calls this.
+
+    Raises:
+        FileNotFoundError, ValueError: see load; or the data has other classes.
+    """
+    with joined((changes or {}).get('device')) as processes:
+        model, recipe, classes = load(file, changes)
+        task = task_of(recipe)
+        samples = task.data[recipe.dataset](recipe, data_dir, False)
+        if list(samples.classes) != classes:
+            differing = sorted({*samples.classes} ^ {*classes}) or 'their order'
+            raise ValueError(f'{data_dir} has other classes than {file} was trained on: {differing}.')
+        tests = validation_loader(samples, task.collate, recipe, processes)
+        model.to(processes.device)
+        return measure(model, task, tests, recipe, len(classes), processes)
+
+
+def predict(
+    file: Path, pictures: Sequence[Path], output: Path, *, numbers: str = 'csv', device: str | None = None
+) -> list[Path]:
+    """Writes what a trained model finds on pictures: NAME_TASK.png and the numbers beside it, for each.
+
+    Args:
+        output: the folder of the files.
+
+    Raises:
+        FileNotFoundError, ValueError: see load; or a picture cannot be read.
+    """
+    require_matplotlib()
+    check_numbers(numbers)
+    images = [pil_to_tensor(read_image(path)).float() / 255 for path in pictures]
+    model, recipe, classes = load(file)
+    task = task_of(recipe)
+    files: list[Path] = []
+    with joined(device) as processes:
+        model.to(processes.device)
+        for path, image in zip(pictures, images, strict=True):
+            picture = output / f'{path.stem}_{recipe.task}.png'
+            files += task.predict(model, image.to(processes.device), classes, picture, numbers)
+    return files
