@@ -6,9 +6,9 @@ import sys
 from collections.abc import Callable, Sequence
 
 from timm_attn import __version__
-from timm_attn.cli import models, reports, training, weights
+from timm_attn.cli import deploy, models, reports, training, weights
 
-TOPICS = (models, training, weights, reports)
+TOPICS = (models, training, weights, reports, deploy)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
