@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch._inductor import config as inductor
 
 import timm_attn
 from benchmarks.measure import Runner
@@ -54,9 +55,10 @@ def _fused(net: nn.Module, images: Tensor) -> Call:
     return partial(timm_attn.fuse(net), images)
 
 
-def _compiled(net: nn.Module, images: Tensor, **options: Any) -> Call:
-    call = partial(torch.compile(net, dynamic=False, options=options), images)
-    with torch._dynamo.config.patch(recompile_limit=MOST_COMPILED):
+def _compiled(net: nn.Module, images: Tensor, freezing: bool = False) -> Call:
+    """Compiled in its first call; freezing is a setting and no option of torch.compile, as tracing reads it, too."""
+    call = partial(torch.compile(net, dynamic=False), images)
+    with torch._dynamo.config.patch(recompile_limit=MOST_COMPILED), inductor.patch(freezing=freezing):
         call()
     return call
 
@@ -124,9 +126,10 @@ def engine_versions() -> dict[str, str]:
     return {name: metadata.version(name) for name in needs}
 
 
-def variants_of(nets: Iterable[str]) -> list[tuple[str, str]]:
-    """Pairs of a net and an engine: every engine, and torch.compile for the nets of COMPILED_NETS."""
-    return [(net, name) for net in nets for name, engine in ENGINES.items() if net in COMPILED_NETS or not engine.slow]
+def variants_of(nets: Iterable[str], batch: int) -> list[tuple[str, str]]:
+    """Pairs of a net and an engine: slow engines only for one image and the nets of COMPILED_NETS."""
+    slow = COMPILED_NETS if batch == 1 else ()
+    return [(net, name) for net in nets for name, engine in ENGINES.items() if net in slow or not engine.slow]
 
 
 def engine_runners(nets: Mapping[str, str], batch: int, *, size: int = 224) -> dict[str, Runner]:
@@ -138,7 +141,7 @@ def engine_runners(nets: Mapping[str, str], batch: int, *, size: int = 224) -> d
     images = random_images(batch, size, 'cpu')
     built = with_one_trunk({net: named(name) for net, name in nets.items()}, 'cpu', training=False)
     runners = {}
-    for net, name in variants_of(nets):
+    for net, name in variants_of(nets, batch):
         if not ENGINES[name].missing():
             with torch.inference_mode():
                 call = ENGINES[name].build(built[net], images)

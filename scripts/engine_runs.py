@@ -1,8 +1,6 @@
-"""What several engines share: the exported program, the ONNX file, and how onnxruntime and OpenVINO run."""
+"""What several engines share: the exported program, and how onnxruntime and OpenVINO run."""
 
 import copy
-import io
-import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -11,17 +9,6 @@ from torch import Tensor, nn
 
 Run = Callable[[Tensor], Tensor]  # images, (N, 3, H, W) -> logits
 ANY_SIZE = dict.fromkeys((0, 2, 3), torch.export.Dim.DYNAMIC)
-
-
-def onnx_file(net: nn.Module, images: Tensor) -> bytes:
-    """The net by torch's older exporter, for every batch size, height and width."""
-    file = io.BytesIO()
-    axes = {'images': {0: 'n', 2: 'h', 3: 'w'}, 'logits': {0: 'n'}}
-    with warnings.catch_warnings():
-        warnings.simplefilter('ignore', DeprecationWarning)
-        names: dict[str, Any] = dict(input_names=['images'], output_names=['logits'], dynamic_axes=axes)
-        torch.onnx.export(net, (images,), file, opset_version=17, dynamo=False, **names)
-    return file.getvalue()
 
 
 def exported_program(

@@ -15,11 +15,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from engine_runs import ANY_SIZE, Run, exported_program, onnx_file, run_onnx, run_openvino
+from engine_runs import ANY_SIZE, Run, exported_program, run_onnx, run_openvino
 from engines_int8 import litert_int8, nncf_int8, nncf_int8_without_overflow, onnxruntime_int8, pt2e_int8
 from torch import Tensor, nn
 
 import timm_attn
+from timm_attn.deploy.int8 import onnx_file
 
 Convert = Callable[[nn.Module, Tensor], Run]
 

@@ -1,32 +1,19 @@
 """The engines' conversions to 8 bits, with ranges from random images."""
 
 import io
-import tempfile
-from pathlib import Path
 from typing import Any
 
 import torch
-from engine_runs import Run, exported_program, onnx_file, run_onnx, run_openvino
+from engine_runs import Run, exported_program, run_onnx, run_openvino
 from torch import Tensor, nn
+
+from timm_attn.deploy.int8 import onnx_file, quantized
 
 CALIBRATION = 16  # images
 
 
 def onnxruntime_int8(net: nn.Module, images: Tensor) -> Run:
-    """Static, per channel, with a reduced range: processors without VNNI add up two products in 16 bits."""
-    import onnx
-    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_static
-
-    class Reader(CalibrationDataReader):
-        batches = iter([{'images': batch.numpy()} for batch in calibration(images)])
-
-        def get_next(self) -> Any:
-            return next(self.batches, None)
-
-    with tempfile.TemporaryDirectory() as folder:
-        model, file = onnx.load_from_string(onnx_file(net, images)), f'{folder}/int8.onnx'
-        quantize_static(model, file, Reader(), QuantFormat.QDQ, per_channel=True, reduce_range=True)
-        return run_onnx(Path(file).read_bytes())
+    return run_onnx(quantized(onnx_file(net, images), calibration(images)))
 
 
 def nncf_int8(net: nn.Module, images: Tensor, **options: Any) -> Run:

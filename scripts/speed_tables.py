@@ -12,7 +12,8 @@ BENCHMARKS = Path(__file__).resolve().parents[1] / 'results' / 'benchmark'
 README_ENGINES = {
     'eager': 'eager',
     'fuse': '`timm_attn.fuse`',
-    'compile, freezing': 'torch.compile, freezing',
+    'compile': 'torch.compile',
+    'compile, freezing': 'with freezing',
     'onnxruntime': 'ONNX Runtime',
     'OpenVINO': 'OpenVINO',
 }
@@ -72,16 +73,18 @@ def compiled_speeds(numbers: Mapping[str, Any]) -> str:
 def engines_table() -> str:
     """A row per net, a column per engine: one image, the speed beside timm's plain net in eager torch, by CPU time.
 
-    In brackets the speed beside the plain net in the same engine.
+    In brackets the speed beside the plain net in the same engine; blank is not measured.
     """
     run = _engine_run()
-    lines = []
-    for case in _engine_cases(run):
-        if case.endswith('/b1'):
-            rows = {row['variant']: row for row in run['rows'] if row['case'] == case}
-            nets = dict.fromkeys(variant.split('/')[0] for variant in rows)
-            lines += [[_net(case, net), *(_cell(rows.get(f'{net}/{e}')) for e in README_ENGINES)] for net in nets]
-    head = ['one image of 224 x 224', *README_ENGINES.values()]
+    nets: dict[str, dict[str, str]] = {}
+    for row in run['rows']:
+        if row['case'] in _engine_cases(run) and row['case'].endswith('/b1'):
+            net, engine = row['variant'].split('/')
+            cell = f'{row["speed"]:.2f} ({row["to_plain"]:.2f})'
+            nets.setdefault(_net(row['case'], net), {})[engine] = cell
+    shown = [engine for engine in README_ENGINES if any(engine in cells for cells in nets.values())]
+    lines = [[net, *(cells.get(engine, '') for engine in shown)] for net, cells in nets.items()]
+    head = ['one image of 224 x 224', *(README_ENGINES[engine] for engine in shown)]
     return f'{_hardware(run["environment"])}\n\n{table(head, lines)}'
 
 
@@ -123,11 +126,6 @@ def _net(case: str, net: str) -> str:
     backbone = case.split('/')[2]
     plain = {'mobilenetv2': 'mobilenetv2_100'}.get(backbone, backbone)
     return f'`{plain if net == "plain" else f"{backbone}_{net}"}`'
-
-
-def _cell(row: Mapping[str, Any] | None) -> str:
-    """'not measured' is a blank cell."""
-    return '' if row is None else f'{row["speed"]:.2f} ({row["to_plain"]:.2f})'
 
 
 def _spread(row: Mapping[str, Any], column: str, form: str) -> str:

@@ -22,7 +22,7 @@ def variants_of(case: Case) -> list[str]:
     if build.func is operations.simam_runners:
         return ['formula', 'reference', 'blocks', 'simam', *(['copy'] if build.keywords.get('copy') else [])]
     if build.func is engines.engine_runners:
-        return ['/'.join(pair) for pair in engines.variants_of(build.args[0])]
+        return ['/'.join(pair) for pair in engines.variants_of(*build.args)]
     return list(build.args[0])
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._inductor import config as inductor
 
 from benchmarks import cases, engines
 from benchmarks.__main__ import main
@@ -36,6 +37,14 @@ def test_an_engine_gives_the_logits_of_eager_torch(monkeypatch: pytest.MonkeyPat
 def test_compiled_engines_are_compiled_when_they_are_built(name: str) -> None:
     call: Any = ENGINES[name].build(nn.Identity(), torch.ones(1))
     assert type(call.func).__name__ == 'OptimizedModule' and call() == 1
+
+
+@pytest.mark.parametrize('name, freezing', [('compile', False), ('compile, freezing', True)])
+def test_freezing_is_on_while_a_net_is_traced(monkeypatch: pytest.MonkeyPatch, name: str, freezing: bool) -> None:
+    seen: list[bool] = []
+    monkeypatch.setattr(torch, 'compile', lambda net, **options: lambda images: seen.append(inductor.freezing))
+    ENGINES[name].build(nn.Identity(), torch.ones(1))
+    assert seen == [freezing] and not inductor.freezing
 
 
 @pytest.mark.parametrize(

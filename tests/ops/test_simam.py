@@ -104,8 +104,7 @@ def test_forward_mode() -> None:
         dual = torch.autograd.forward_ad.make_dual(x, tangent)
         for wanted in (True, False):
             with torch.set_grad_enabled(wanted):
-                for y in (ops.simam(dual, 0.1), ops.epilogue(dual, dual.mean((2, 3), keepdim=True), [dual], 1.0)):
-                    assert torch.autograd.forward_ad.unpack_dual(y).tangent is not None
+                assert torch.autograd.forward_ad.unpack_dual(ops.simam(dual, 0.1)).tangent is not None
         assert torch.equal(torch.autograd.forward_ad.unpack_dual(dual).primal, x)
 
 

@@ -1,10 +1,9 @@
-"""The Triton kernels beyond simam's two directions: what they fuse, refuse, and how they compile.
+"""The Triton kernels beyond simam's two directions: what takes them, what they refuse, and how they compile.
 
 Without a GPU they run in Triton's interpreter (see conftest.py), and are compiled for one all the same.
 """
 
 import importlib
-import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,136 +14,49 @@ import torch
 from torch import Tensor
 
 from tests.support.commands import ROOT, run
-from tests.support.simam_paths import FORMATS, KERNELS, TOLERANCES, Row, leaf, relative
+from tests.support.simam_paths import FORMATS, KERNELS, relative
 from timm_attn import ATTENTION, ops
 from timm_attn.ops import triton
 from timm_attn.ops.triton import tiles
 
 pytest.importorskip('triton', reason='triton is not installed')
-from timm_attn.ops.triton import epilogue as epilogues
 from timm_attn.ops.triton import launch as launching
 from timm_attn.ops.triton import simam as kernels
-from timm_attn.ops.triton.epilogue import epilogue
 from timm_attn.ops.triton.simam import simam_forward
 
 DEVICE = KERNELS[0].device
-DTYPES = pytest.mark.parametrize('dtype', TOLERANCES, ids=str)
 IN_FORMATS = pytest.mark.parametrize('memory_format', FORMATS, ids=str)
 
 
-def image(shape: tuple[int, ...], dtype: torch.dtype, memory_format: torch.memory_format) -> Tensor:
-    return leaf(shape, dtype, memory_format, DEVICE).detach()
-
-
-def is_laid_out(y: Tensor, x: Tensor) -> bool:
-    return y.dtype == x.dtype and y.shape == x.shape and (y.stride() == x.stride() or y.numel() == 0)
-
-
-def clamped(y: Tensor, ceiling: float | None) -> Tensor:
-    return y if ceiling is None else y.clamp(0, ceiling)
-
-
-@IN_FORMATS
-@DTYPES
-@pytest.mark.parametrize('row', KERNELS, ids=str, indirect=True)
-def test_what_follows_simam(row: Row, dtype: torch.dtype, memory_format: torch.memory_format) -> None:  # noqa: F811
-    """A factor per channel, terms and the clamp: each alone and all together."""
-    shape = (1, 5, 9, 15)
-    x, base = image(shape, dtype, memory_format), image(shape, dtype, torch.contiguous_format)
-    factors, shift = (torch.randn(1, 5, 1, 1, device=DEVICE).to(dtype) for _ in range(2))
-    cases = [(None, [shift], None), (None, [base], None), (None, [], math.inf), (factors, [], 2.0)]
-    for factor, terms, ceiling in [*cases, (factors, [shift, base, shift], math.inf)]:
-        y, _, scale = simam_forward(x, 0.01, factor, terms, ceiling)
-        wide = x.double()
-        refined = ops.simam_reference(wide, 0.01) * (1 if factor is None else factor.double())
-        expected = clamped(sum((term.double() for term in terms), refined), ceiling)
-        assert is_laid_out(y, x) and relative(y, expected) <= TOLERANCES[dtype]
-        assert relative(scale.flatten(), (0.25 / (wide.var(dim=(2, 3), keepdim=True) + 0.01)).flatten()) < 1e-2
-
-
-@IN_FORMATS
-@DTYPES
-@pytest.mark.parametrize('shape', [(2, 5, 7, 9), (3, 70, 5, 4), (1, 2, 33, 35), (1, 3, 1, 1), (0, 3, 4, 4)], ids=str)
-def test_epilogue(
-    shape: tuple[int, ...],
-    dtype: torch.dtype,
-    memory_format: torch.memory_format,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(epilogues, '_TILE', 512)
-    monkeypatch.setattr(epilogues, '_MAX_COLUMNS', 64)
-    n, c, h, w = shape
-    x, base = image(shape, dtype, memory_format), image(shape, dtype, torch.contiguous_format)
-    gate, place, shift = (torch.rand(size, device=DEVICE) for size in ((n, c, 1, 1), (n, 1, h, w), (1, c, 1, 1)))
-    strip = torch.rand(1, 1, h, w, device=DEVICE).to(dtype)
-    cases = [(gate, [], None), (place, [base], math.inf), (base, [shift], 2.0), (None, [gate, base], None)]
-    for factor, terms, ceiling in [*cases, (shift, [base, strip], math.inf), (strip, [shift, place], None)]:
-        y = epilogue(x, factor, terms, ceiling)
-        scaled = x.double() * (1 if factor is None else factor.double())
-        expected = clamped(sum((term.double() for term in terms), scaled), ceiling)
-        assert is_laid_out(y, x) and relative(y, expected) <= TOLERANCES[dtype]
-
-
-def test_a_nan_is_not_hidden_by_a_clamp() -> None:
+def test_a_nan_stays() -> None:
     x = torch.ones(1, 2, 3, 3, device=DEVICE)
     x[0, 1, 2, 2] = torch.nan
-    broken = x.isnan()
-    assert torch.equal(epilogue(x, None, [x], math.inf).isnan(), broken)
-    assert torch.equal(simam_forward(x, 0.1, ceiling=6)[0].isnan().any(dim=(2, 3)), broken.any(dim=(2, 3)))
+    assert torch.equal(simam_forward(x, 0.1)[0].isnan().any(dim=(2, 3)), x.isnan().any(dim=(2, 3)))
 
 
-@pytest.mark.parametrize('key', ATTENTION)
-def test_inference_takes_the_kernels(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every attention's epilogue, as on a GPU; with gradients it is the reference."""
-    for name in 'epilogue', 'simam':  # of ops these are the functions
-        module = importlib.import_module(f'timm_attn.ops.{name}')
-        monkeypatch.setattr(module, 'takes_triton', lambda x: True)
-    attention, launches = ATTENTION[key], []
-    for module in epilogues, kernels:
-        monkeypatch.setattr(module, 'launch', lambda *a, **k: (launches.append(a[0]), launching.launch(*a, **k)))
-    layer: Any = attention.layer(32, **attention.defaults, dtype=torch.float64).eval().to(DEVICE)
-    for parameter in layer.parameters():
-        torch.nn.init.normal_(parameter, std=0.3)
-    x, base = torch.randn(2, 2, 32, 5, 7, dtype=torch.float64, device=DEVICE)
-    before = x.clone()
-    with torch.no_grad(), ops.use_simam_path('reference'):
-        plain, expected = layer(x), (layer(x) + base).relu()
+def test_layers_take_the_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU, with and without gradients."""
+    module = importlib.import_module('timm_attn.ops.simam')  # of ops this is the function
+    monkeypatch.setattr(module, 'takes_triton', lambda x: True)
+    launches: list[Any] = []
+    monkeypatch.setattr(kernels, 'launch', lambda *a, **k: (launches.append(a[0]), launching.launch(*a, **k)))
+    layer = ATTENTION['simam'].layer(32)
+    x = torch.randn(2, 32, 5, 7, device=DEVICE)
+    expected = ops.simam_reference(x, 1e-4)
     with torch.no_grad():
-        torch.testing.assert_close(layer.epilogue(x, [], None), plain)
-        torch.testing.assert_close(layer.epilogue(x, [base], math.inf), expected)
-    assert launches and torch.equal(x, before)
-    launches.clear()
-    x.requires_grad_()
-    torch.testing.assert_close(layer.epilogue(x, [base], math.inf), expected)
-    assert not launches
+        torch.testing.assert_close(layer(x), expected)
+    layer(x.requires_grad_()).sum().backward()
+    assert [kernel.__name__ for kernel in launches] == ['_forward', '_forward', '_backward']
 
 
 def maps(**kwargs: Any) -> Tensor:
     return torch.zeros(2, 3, 4, 4, device=DEVICE, **kwargs)
 
 
-def numbers(channels: int) -> Tensor:
-    return torch.zeros(1, channels, 1, 1, device=DEVICE)
-
-
 REFUSED: dict[str, tuple[type[Exception], str, Callable[[], Any]]] = {
     'dtype': (ValueError, 'but got torch.int64', lambda: simam_forward(maps(dtype=torch.int64), 0.1)),
-    'dtype of a pass': (ValueError, 'but got torch.int64', lambda: epilogue(maps(dtype=torch.int64), None, [], None)),
     'layout': (ValueError, 'strides', lambda: simam_forward(maps()[:, :, ::2], 0.1)),
-    'layout of a pass': (ValueError, 'strides', lambda: epilogue(maps()[:, :, ::2], None, [], None)),
-    'factors': (ValueError, r'factor must broadcast to \(2, 3, 4, 4\)', lambda: simam_forward(maps(), 0.1, numbers(2))),
-    'map of factors': (ValueError, r'factor must be \(1, 3, 1, 1\)', lambda: simam_forward(maps(), 0.1, maps())),
-    'shift': (ValueError, 'a term must broadcast', lambda: simam_forward(maps(), 0.1, None, [numbers(4)])),
-    'base': (ValueError, 'a term must broadcast', lambda: simam_forward(maps(), 0.1, None, [maps()[:, :2]])),
-    'factor': (ValueError, 'factor must broadcast', lambda: epilogue(maps(), maps()[..., :2], [], None)),
-    'flat factor': (ValueError, 'factor must broadcast', lambda: epilogue(maps(), torch.zeros(4), [], None)),
-    'terms': (ValueError, 'up to 2 terms, but got 3', lambda: epilogue(maps(), None, [maps()] * 3, None)),
     'gradient': (RuntimeError, 'simam_forward has no gradient', lambda: simam_forward(maps(requires_grad=True), 0.1)),
-    'gradient of a pass': (
-        RuntimeError,
-        'epilogue has no gradient',
-        lambda: epilogue(maps(), None, [maps(requires_grad=True)], None),
-    ),
 }
 
 
@@ -183,26 +95,26 @@ def test_kernels_compile_and_read_each_map_once(tmp_path: Path) -> None:
     script, gpus = ROOT / 'tests' / 'support' / 'compile_kernels.py', ['80', '90']
     printed = run(sys.executable, '-W', 'ignore', script, *gpus, TRITON_INTERPRET='0', TRITON_CACHE_DIR=str(tmp_path))
     launches = [line.split() for line in printed.splitlines()]
-    assert len(launches) == 16 * len(gpus)
-    assert {launch[0] for launch in launches} == {'_forward', '_backward', '_epilogue'}
+    assert len(launches) == 12 * len(gpus)
+    assert {launch[0] for launch in launches} == {'_forward', '_backward'}
     for gpu in range(len(gpus)):
-        for name, read, tile, whole in launches[16 * gpu :][:10]:
+        for name, read, tile, whole in launches[12 * gpu :][:10]:
             maps = (1 if name == '_forward' else 2) * (1 if whole == 'True' else 2)  # backward also reads two numbers
             assert maps <= int(read) / int(tile) <= maps * (1 if name == '_forward' else 1.3), (name, read, tile)
     assert [launch[3] for launch in launches[:10]] == ['True'] * 6 + ['False'] * 2 + ['True'] * 2
 
 
 def test_the_kernels_are_opt_in(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a GPU simam and the ends of blocks take them where the environment says so, and nowhere else."""
+    """On a GPU simam takes them where the environment says so, and nowhere else."""
     monkeypatch.setattr(triton, 'runs_on_triton', lambda x: True)  # as on a GPU
     x = torch.zeros(2, 3, 4, 4, device='meta')
     with torch.no_grad():
         for said, taken in {None: False, '0': False, '1': True}.items():
             if said is not None:
                 monkeypatch.setenv('TIMM_ATTN_TRITON', said)
-            assert (ops.simam_path(x) == 'triton') == ops.has_fused_epilogue(x) == taken
+            assert (ops.simam_path(x) == 'triton') == taken
     monkeypatch.setattr(triton, 'runs_on_triton', lambda x: False)
-    assert ops.simam_path(x) == 'blocks' and not ops.has_fused_epilogue(x)
+    assert ops.simam_path(x) == 'blocks'
 
 
 WITHOUT = """
@@ -235,11 +147,10 @@ def check_last_channels(shape: tuple[int, ...], memory_format: torch.memory_form
     x = torch.empty(shape, dtype=torch.bfloat16, device=device, memory_format=memory_format).normal_()
     y, mean, scale = simam_forward(x, 0.01)
     gradient = kernels.simam_backward(x, x, mean, scale)
-    z = epilogue(x, scale.new_full((*shape[:2], 1, 1), 0.5), [], None)
     last = x[-1:, -2:].double().requires_grad_()
     expected = ops.simam_reference(last, 0.01)
     expected.backward(last.detach())
-    pairs = (y, expected), (gradient, last.grad), (z, last / 2)
+    pairs = (y, expected), (gradient, last.grad)
     assert all(relative(a[-1:, -2:], b) < 1e-2 for a, b in pairs)
 
 

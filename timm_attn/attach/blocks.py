@@ -3,22 +3,17 @@
 The slots are declared for type checkers only: TorchScript reads a class's annotations and rejects optional modules.
 """
 
-import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import torch
-from timm.layers import BatchNormAct2d, Conv2dSame, DropPath, SyncBatchNormAct
+from timm.layers import BatchNormAct2d, Conv2dSame, SyncBatchNormAct
 from timm.models._efficientnet_blocks import DepthwiseSeparableConv, InvertedResidual
 from timm.models.densenet import DenseTransition
 from timm.models.resnet import BasicBlock, Bottleneck
 from torch import Tensor, nn
 from torch.nn.modules import module as nn_module
 
-from timm_attn import ops
-from timm_attn.attention import AttentionLayer, SimAM
 from timm_attn.attention.layers import BatchNorm
-from timm_attn.ops.eager import is_recorded
 
 # Exact types, here and below: a subclass may compute something else.
 CONVS = (nn.Conv2d, Conv2dSame)
@@ -30,10 +25,6 @@ NORMS: Mapping[type[nn.Module], bool] = {
     BatchNormAct2d: True,
     SyncBatchNormAct: True,
 }
-_DROPS = (nn.Identity, DropPath)
-_MAKERS = frozenset((*CONVS, *NORMS, SimAM))
-# The activations that ops.epilogue has, and their ceilings
-CEILINGS: Mapping[type[nn.Module], float] = {nn.ReLU: math.inf, nn.ReLU6: 6.0}
 
 
 class Slot(NamedTuple):
@@ -48,32 +39,6 @@ class Slot(NamedTuple):
     site: str
     attr: str
     source: str
-
-
-def fused_epilogue(
-    block: Any, source: nn.Module, layer: Any, x: Tensor, shortcut: Tensor | None, act: Any = None
-) -> Tensor | None:
-    """act(layer(x) + shortcut) by the layer's epilogue, which may overwrite x, the output of source.
-
-    Returns None, so that the caller runs the layers one by one, in training, with gradients, while a graph is
-    recorded, for a layer that is no AttentionLayer, for another activation than those of CEILINGS, if source, layer or
-    act has hooks, if another module may hold x, and for a drop_path that does more than nothing in evaluation.
-    """
-    ceiling = None if act is None else CEILINGS.get(type(act))
-    if block.training or not isinstance(layer, AttentionLayer) or (act is not None and ceiling is None):
-        return None
-    if type(x) is not Tensor or not ops.has_fused_epilogue(x) or is_recorded(x):  # in this order compilers follow it
-        return None
-    if block.drop_path is not None and (type(block.drop_path) not in _DROPS or has_hooks(block.drop_path)):
-        return None
-    if not makes_its_map(source) or has_hooks(source) or has_hooks(layer) or (act is not None and has_hooks(act)):
-        return None
-    return layer.epilogue(ops.check_channels(x, layer.channels), [] if shortcut is None else [shortcut], ceiling)
-
-
-def makes_its_map(module: nn.Module) -> bool:
-    """Whether a module's output is a new tensor, neither its input nor one that it keeps."""
-    return type(module) in _MAKERS and all(type(child) is nn.Identity for child in module._modules.values())
 
 
 def is_hooked(module: nn.Module) -> bool:
@@ -121,10 +86,6 @@ class AttnBasicBlock(BasicBlock):
         x = self.bn2(x)
         if self.downsample is not None:
             shortcut = self.downsample(shortcut)
-        if not torch.jit.is_scripting():
-            y = fused_epilogue(self, self.bn2, self.se, x, shortcut, self.act2)
-            if y is not None:
-                return y
         if self.se is not None:
             x = self.se(x)
         if self.drop_path is not None:
@@ -158,10 +119,6 @@ class AttnBottleneck(Bottleneck):
         x = self.bn3(x)
         if self.downsample is not None:
             shortcut = self.downsample(shortcut)
-        if not torch.jit.is_scripting():
-            y = fused_epilogue(self, self.bn3, self.se, x, shortcut, self.act3)
-            if y is not None:
-                return y
         if self.se is not None:
             x = self.se(x)
         if self.drop_path is not None:
@@ -192,10 +149,6 @@ class AttnDepthwiseSeparableConv(DepthwiseSeparableConv):
         x = self.se(x)
         x = self.conv_pw(x)
         x = self.bn2(x)
-        if not torch.jit.is_scripting():
-            y = fused_epilogue(self, self.bn2, self.block_attn, x, shortcut if self.has_skip else None)
-            if y is not None:
-                return y
         if self.block_attn is not None:
             x = self.block_attn(x)
         if self.has_skip:
@@ -227,10 +180,6 @@ class AttnInvertedResidual(InvertedResidual):
         x = self.se(x)
         x = self.conv_pwl(x)
         x = self.bn3(x)
-        if not torch.jit.is_scripting():
-            y = fused_epilogue(self, self.bn3, self.block_attn, x, shortcut if self.has_skip else None)
-            if y is not None:
-                return y
         if self.block_attn is not None:
             x = self.block_attn(x)
         if self.has_skip:

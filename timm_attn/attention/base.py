@@ -23,12 +23,6 @@ class AttentionLayer(nn.Module):
         super().__init__()
         self.channels = positive_integer('channels', channels)
 
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        """A subclass that overrides forward alone gets an epilogue that calls its forward."""
-        super().__init_subclass__(**kwargs)
-        if 'forward' in vars(cls) and 'epilogue' not in vars(cls):
-            cls.epilogue = _epilogue_of_forward  # type: ignore[method-assign]
-
     def attention(self, x: Tensor) -> Tensor:
         raise NotImplementedError
 
@@ -53,18 +47,10 @@ class AttentionLayer(nn.Module):
         x = ops.check_channels(x, self.channels)
         return x * self.attention(x)
 
-    def epilogue(self, x: Tensor, terms: list[Tensor], ceiling: float | None) -> Tensor:
-        """The layer and the rest of its block, for inference: see ops.epilogue. It may overwrite x."""
-        return ops.epilogue(x, self.attention(x), terms, ceiling)
-
 
 def attention_layers(model: nn.Module) -> dict[str, AttentionLayer]:
     """The attention layers of a net by their paths, in the order of its modules."""
     return {path: module for path, module in model.named_modules() if isinstance(module, AttentionLayer)}
-
-
-def _epilogue_of_forward(self: AttentionLayer, x: Tensor, terms: list[Tensor], ceiling: float | None) -> Tensor:
-    return ops.epilogue_reference(self.forward(x), None, terms, ceiling)  # not in place: forward may keep its result
 
 
 def positive_integer(name: str, value: int) -> int:

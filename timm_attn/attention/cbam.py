@@ -87,7 +87,3 @@ class CBAM(AttentionLayer):
         x = ops.check_channels(x, self.channels)
         x = x * self.channel(x)
         return x * self.spatial(x)
-
-    def epilogue(self, x: Tensor, terms: list[Tensor], ceiling: float | None) -> Tensor:
-        x = ops.epilogue(x, self.channel(x), [], None)
-        return ops.epilogue(x, self.spatial(x), terms, ceiling)

@@ -55,6 +55,3 @@ class GC(AttentionLayer):
     def forward(self, x: Tensor) -> Tensor:
         x = ops.check_channels(x, self.channels)
         return x + self.attention(x)
-
-    def epilogue(self, x: Tensor, terms: list[Tensor], ceiling: float | None) -> Tensor:
-        return ops.epilogue(x, None, [self.attention(x), *terms], ceiling)

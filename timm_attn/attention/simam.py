@@ -39,8 +39,5 @@ class SimAM(AttentionLayer):
     def forward(self, x: Tensor) -> Tensor:
         return ops.simam(ops.check_channels(x, self.channels), self.e_lambda)
 
-    def epilogue(self, x: Tensor, terms: list[Tensor], ceiling: float | None) -> Tensor:
-        return ops.simam_epilogue(x, self.e_lambda, None, terms, ceiling)
-
     def extra_repr(self) -> str:
         return f'e_lambda={self.e_lambda:g}'

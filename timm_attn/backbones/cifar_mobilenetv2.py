@@ -11,7 +11,7 @@ from timm.models import EfficientNet
 from torch import Tensor, nn
 from torch.types import Device
 
-from timm_attn.attach.blocks import Slot, fused_epilogue
+from timm_attn.attach.blocks import Slot
 from timm_attn.backbones.cifar_resnet import projection
 from timm_attn.backbones.features import check_output_stride, set_drop_path
 
@@ -61,10 +61,6 @@ class CifarInvertedResidual(nn.Module):
         x = self.act2(x)
         x = self.conv_pwl(x)
         x = self.bn3(x)
-        if not torch.jit.is_scripting():
-            y = fused_epilogue(self, self.bn3, self.block_attn, x, shortcut if self.has_skip else None)
-            if y is not None:
-                return y
         if self.block_attn is not None:
             x = self.block_attn(x)
         if self.drop_path is not None:

@@ -5,10 +5,9 @@ Every attention of site 'block' follows the branch's last convolution. The short
 
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor, nn
 
-from timm_attn.attach.blocks import Slot, fused_epilogue
+from timm_attn.attach.blocks import Slot
 from timm_attn.backbones.cifar_resnet import projection
 
 
@@ -48,11 +47,6 @@ class CifarPreBasicBlock(nn.Module):
         x = self.conv2(x)
         if self.conv_attn is not None:
             x = self.conv_attn(x)
-        if not torch.jit.is_scripting():
-            source = self.conv2 if self.conv_attn is None else self.conv_attn
-            y = fused_epilogue(self, source, self.block_attn, x, shortcut)
-            if y is not None:
-                return y
         if self.block_attn is not None:
             x = self.block_attn(x)
         if self.drop_path is not None:
@@ -101,10 +95,6 @@ class CifarPreBottleneck(nn.Module):
         x = self.bn3(x)
         x = self.act3(x)
         x = self.conv3(x)
-        if not torch.jit.is_scripting():
-            y = fused_epilogue(self, self.conv3, self.block_attn, x, shortcut)
-            if y is not None:
-                return y
         if self.block_attn is not None:
             x = self.block_attn(x)
         if self.drop_path is not None:

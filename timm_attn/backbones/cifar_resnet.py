@@ -14,7 +14,7 @@ from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 from torch.types import Device
 
-from timm_attn.attach.blocks import Slot, fused_epilogue
+from timm_attn.attach.blocks import Slot
 from timm_attn.backbones.features import check_output_stride, set_drop_path
 
 
@@ -58,10 +58,6 @@ class CifarBasicBlock(nn.Module):
         if self.conv_attn is not None:
             x = self.conv_attn(x)
         x = self.bn2(x)
-        if not torch.jit.is_scripting():
-            y = fused_epilogue(self, self.bn2, self.block_attn, x, shortcut, self.act2)
-            if y is not None:
-                return y
         if self.block_attn is not None:
             x = self.block_attn(x)
         if self.drop_path is not None:
@@ -124,10 +120,6 @@ class CifarBottleneck(nn.Module):
         x = self.act2(x)
         x = self.conv3(x)
         x = self.bn3(x)
-        if not torch.jit.is_scripting():
-            y = fused_epilogue(self, self.bn3, self.block_attn, x, shortcut, self.act3)
-            if y is not None:
-                return y
         if self.block_attn is not None:
             x = self.block_attn(x)
         if self.drop_path is not None:

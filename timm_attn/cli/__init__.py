@@ -6,9 +6,9 @@ import sys
 from collections.abc import Callable, Sequence
 
 from timm_attn import __version__
-from timm_attn.cli import downstream, models, reports, training, weights
+from timm_attn.cli import deploy, downstream, models, reports, training, weights
 
-TOPICS = (models, training, weights, reports, downstream)
+TOPICS = (models, training, weights, reports, deploy, downstream)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

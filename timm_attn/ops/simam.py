@@ -7,10 +7,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.overrides import has_torch_function, has_torch_function_unary
+from torch.overrides import has_torch_function_unary
 
-from timm_attn.ops.eager import has_dispatch_mode, is_eager, is_inference
-from timm_attn.ops.epilogue import epilogue_reference, fits
+from timm_attn.ops.eager import has_dispatch_mode, is_eager
 from timm_attn.ops.layout import memory_format_of, rows_of
 from timm_attn.ops.statistics import channel_moments, widen
 from timm_attn.ops.triton import takes_triton, triton_is_installed
@@ -43,14 +42,6 @@ def simam_reference(x: Tensor, e_lambda: float) -> Tensor:
     return (x * simam_weights(x, e_lambda)).type_as(x)
 
 
-def simam_epilogue_reference(
-    x: Tensor, e_lambda: float, factor: Tensor | None, terms: list[Tensor], ceiling: float | None
-) -> Tensor:
-    """The definition of simam_epilogue. It does not overwrite x."""
-    weights = simam_weights(x, e_lambda)
-    return epilogue_reference(x, weights if factor is None else weights * factor, terms, ceiling)
-
-
 def simam(x: Tensor, e_lambda: float = 1e-4) -> Tensor:
     """The refined map of SimAM Eq. 6, sigmoid(1 / E) * X, in the dtype and memory format of X, (N, C, H, W).
 
@@ -59,15 +50,6 @@ def simam(x: Tensor, e_lambda: float = 1e-4) -> Tensor:
     if torch.jit.is_scripting():
         return simam_reference(x, e_lambda)
     return _simam_by_path(x, e_lambda)
-
-
-def simam_epilogue(
-    x: Tensor, e_lambda: float, factor: Tensor | None, terms: list[Tensor], ceiling: float | None
-) -> Tensor:
-    """ops.epilogue with SimAM's weights as the factor, times a factor per channel, (1, C, 1, 1), such as a norm's."""
-    if torch.jit.is_scripting():
-        return simam_epilogue_reference(x, e_lambda, factor, terms, ceiling)
-    return _epilogue_by_path(x, e_lambda, factor, terms, ceiling)
 
 
 class _Fused(torch.autograd.Function):
@@ -104,19 +86,8 @@ def _simam_by_path(x: Tensor, e_lambda: float) -> Tensor:
     return simam_reference(x, e_lambda)
 
 
-@torch.jit.unused
-def _epilogue_by_path(
-    x: Tensor, e_lambda: float, factor: Tensor | None, terms: list[Tensor], ceiling: float | None
-) -> Tensor:
-    if not has_torch_function((x, *terms)) and is_inference(x) and all(fits(term, x) for term in terms):
-        kernels = _kernels(x)
-        if kernels is not None:
-            return kernels.simam_epilogue(x, e_lambda, factor, terms, ceiling)
-    return simam_epilogue_reference(x, e_lambda, factor, terms, ceiling)
-
-
 def _kernels(x: Tensor) -> Any:
-    """The module of a map's path, with simam_forward, _backward, _inference and _epilogue; None for the reference."""
+    """The module of a map's path, with simam_forward, _backward and _inference; None for the reference."""
     path = simam_path(x)
     return None if path == 'reference' else import_module(_KERNELS[path])
 

@@ -9,7 +9,6 @@ import math
 import torch
 from torch import Tensor
 
-from timm_attn.ops.epilogue import epilogue
 from timm_attn.ops.layout import rows_of
 from timm_attn.ops.statistics import computing_dtype, widen
 
@@ -84,15 +83,6 @@ def simam_forward(x: Tensor, e_lambda: float) -> tuple[Tensor, Tensor, Tensor]:
         kept.append([number.view(part.shape[0], part.shape[1], 1, 1) for number in numbers])
     mean, inverse = (torch.cat(numbers) for numbers in zip(*kept, strict=True))
     return out, mean, inverse.square_().mul_(_share(x) / 4)
-
-
-def simam_epilogue(
-    x: Tensor, e_lambda: float, factor: Tensor | None, terms: list[Tensor], ceiling: float | None
-) -> Tensor:
-    """SimAM, then ops.epilogue, in place."""
-    for part in _blocks(_rows(x)):
-        part.mul_(_weights(widen(part), e_lambda)[0])
-    return epilogue(x, factor, terms, ceiling)
 
 
 def simam_backward(grad: Tensor, x: Tensor, mean: Tensor, scale: Tensor) -> Tensor:

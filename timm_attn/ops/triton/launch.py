@@ -33,27 +33,12 @@ def check_dtype(x: Tensor) -> None:
         raise ValueError(f'The Triton kernels take {", ".join(map(str, DTYPES))}, but got {x.dtype}.')
 
 
-def check_no_gradient(name: str, *tensors: Tensor | None) -> None:
+def check_no_gradient(name: str, x: Tensor) -> None:
     """Raises RuntimeError if autograd expects a gradient: the kernels have none."""
-    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
+    if torch.is_grad_enabled() and x.requires_grad:
         raise RuntimeError(f'{name} has no gradient: call it under torch.no_grad() or torch.inference_mode().')
 
 
 def laid_out_as(x: Tensor, other: Tensor) -> Tensor:
     """A map in the memory format of x (contiguous or channels_last); copied only if it has another."""
     return other.contiguous(memory_format=memory_format_of(x))
-
-
-def broadcast(x: Tensor, other: Tensor, name: str) -> Tensor:
-    """An operand of a map, expanded to its shape.
-
-    Raises:
-        ValueError: it does not broadcast to the shape of x, or is on another device.
-    """
-    sizes = zip(other.shape, x.shape, strict=False)
-    if other.dim() != x.dim() or other.device != x.device or any(size not in (1, full) for size, full in sizes):
-        raise ValueError(
-            f'{name} must broadcast to {tuple(x.shape)} on {x.device}, like the map, but got {tuple(other.shape)} on '
-            f'{other.device}.'
-        )
-    return other.expand_as(x)

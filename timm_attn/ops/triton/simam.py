@@ -5,8 +5,6 @@ the statistics and for the result. The kernels have run in Triton's interpreter 
 run on one: their speed is unknown.
 """
 
-from collections.abc import Sequence
-from functools import reduce
 from typing import Any
 
 import torch
@@ -16,7 +14,7 @@ from torch import Tensor
 
 from timm_attn.ops.layout import memory_format_of
 from timm_attn.ops.statistics import computing_dtype
-from timm_attn.ops.triton.launch import broadcast, check_dtype, check_no_gradient, laid_out_as, launch
+from timm_attn.ops.triton.launch import check_dtype, check_no_gradient, laid_out_as, launch
 from timm_attn.ops.triton.tiles import Tiles, tiles_of
 
 
@@ -52,16 +50,10 @@ def _moments(x, inside, count):
 
 
 @triton.jit
-def _write_refined(x, mean, scale, factor, shift, base_ptr, out_ptr, offsets, inside, CEILING: tl.constexpr):
+def _write_refined(x, mean, scale, out_ptr, offsets, inside):
     deviation = x - mean[:, None]
     weights = tl.sigmoid(scale[:, None] * deviation * deviation + 0.5)
-    y = x * weights * factor[:, None] + shift[:, None]
-    if base_ptr is not None:
-        y += tl.load(base_ptr + offsets, mask=inside, other=0.0).to(x.dtype)
-    if CEILING is not None:  # NaN stays NaN
-        y = tl.where(y < 0, 0.0, y)
-        y = tl.where(y > CEILING, CEILING, y)
-    tl.store(out_ptr + offsets, y, mask=inside)
+    tl.store(out_ptr + offsets, x * weights, mask=inside)
 
 
 @triton.jit
@@ -70,16 +62,11 @@ def _forward(
     out_ptr,
     mean_ptr,
     scale_ptr,
-    factor_ptr,  # (map_channels,) or None
-    shift_ptr,  # (map_channels,) or None
-    base_ptr,  # like x, or None
     channels,
     pixels_by_align,
-    map_channels,
     E_LAMBDA: tl.constexpr,  # a runtime argument would be float32, also for float64 maps
     ALIGN: tl.constexpr,
     CHANNELS_LAST: tl.constexpr,
-    CEILING: tl.constexpr,
     BLOCK_C: tl.constexpr,
     BLOCK_P: tl.constexpr,
     WHOLE: tl.constexpr,
@@ -110,22 +97,14 @@ def _forward(
     tl.store(mean_ptr + row, mean, mask=exists)
     tl.store(scale_ptr + row, scale, mask=exists)
 
-    factor = tl.full([BLOCK_C], 1.0, dtype)
-    if factor_ptr is not None:
-        factor = tl.load(factor_ptr + channel % map_channels).to(dtype)
-    shift = tl.zeros([BLOCK_C], dtype)
-    if shift_ptr is not None:
-        shift += tl.load(shift_ptr + channel % map_channels).to(dtype)
-    if base_ptr is not None:
-        base_ptr += start
     if WHOLE:
-        _write_refined(x, mean, scale, factor, shift, base_ptr, out_ptr, tile, inside, CEILING)
+        _write_refined(x, mean, scale, out_ptr, tile, inside)
     else:
         for done in range(0, pixels, BLOCK_P):
             offsets = done * step + tile
             inside = exists[:, None] & (p < pixels - done)
             x = tl.load(x_ptr + offsets, mask=inside, other=0.0).to(dtype)
-            _write_refined(x, mean, scale, factor, shift, base_ptr, out_ptr, offsets, inside, CEILING)
+            _write_refined(x, mean, scale, out_ptr, offsets, inside)
 
 
 @triton.jit
@@ -200,56 +179,23 @@ def _shape_arguments(x: Tensor) -> tuple[Tiles, tuple[int, int], dict[str, Any]]
     return tiles, (tiles.channels, tiles.pixels // tiles.align), by_name
 
 
-def _is_by_channel(values: Tensor) -> bool:
-    return values.shape[0] == 1 and values.shape[2:] == (1, 1)
-
-
-def _by_channel(x: Tensor, values: Tensor, name: str) -> Tensor:
-    """Numbers per channel, (1, C, 1, 1) or (1, 1, 1, 1), as a contiguous (C,)."""
-    wide = broadcast(x, values, name)
-    if not _is_by_channel(values):
-        raise ValueError(
-            f'{name} must be (1, {x.shape[1]}, 1, 1), one number per channel, but got {tuple(values.shape)}.'
-        )
-    return wide.new_empty(0) if wide.numel() == 0 else wide[0, :, 0, 0].contiguous()
-
-
-def _shift_and_base(x: Tensor, terms: Sequence[Tensor]) -> tuple[Tensor | None, Tensor | None]:
-    """The sum of the terms per channel, (C,), and that of the maps; None where there are none."""
-    maps = [broadcast(x, term, 'a term') for term in terms if not _is_by_channel(term)]
-    shifts = [_by_channel(x, term, 'a term') for term in terms if _is_by_channel(term)]
-    shift, base = (reduce(torch.add, kind) if kind else None for kind in (shifts, maps))
-    return shift, None if base is None else laid_out_as(x, base)
-
-
-def simam_forward(
-    x: Tensor,
-    e_lambda: float,
-    factor: Tensor | None = None,
-    terms: Sequence[Tensor] = (),
-    ceiling: float | None = None,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """SimAM and the fused epilogue of a map: x sigmoid(scale (x - mean)^2 + 1/2) factor + terms, clamped.
+def simam_forward(x: Tensor, e_lambda: float) -> tuple[Tensor, Tensor, Tensor]:
+    """SimAM of a map: x sigmoid(scale (x - mean)^2 + 1/2).
 
     Args:
         x: the map, (N, C, H, W), contiguous or channels_last.
         e_lambda: lambda of SimAM's Eq. 2.
-        factor: one number per channel, (1, C, 1, 1).
-        terms: numbers per channel, (1, C, 1, 1), and maps; the kernel adds the sum of each kind.
-        ceiling: clamps to [0, ceiling], inf is ReLU; None for no clamp.
 
     Returns:
-        The result, laid out as x and in its dtype, and for simam_backward (of SimAM alone) each channel's mean and
+        The result, laid out as x and in its dtype, and for simam_backward each channel's mean and
         scale = 1 / (4 (var + lambda)), of the rows of rows_of, float32 under half precision.
 
     Raises:
-        ValueError: a layout, shape, device or dtype that the kernel does not take.
+        ValueError: a layout or dtype that the kernel does not take.
         RuntimeError: a gradient is expected, or there is neither a GPU nor Triton's interpreter.
     """
     check_dtype(x)
-    factors = None if factor is None else _by_channel(x, factor, 'factor')
-    shift, base = _shift_and_base(x, terms)
-    check_no_gradient('simam_forward', x, factors, shift, base)
+    check_no_gradient('simam_forward', x)
     tiles, sizes, by_name = _shape_arguments(x)
     out = torch.empty_like(x, memory_format=memory_format_of(x))
     numbers = (tiles.samples, tiles.channels, 1, 1) if tiles.channels_last else (tiles.channels, 1, 1, 1)
@@ -257,20 +203,16 @@ def simam_forward(
     launch(
         _forward,
         tiles.programs,
-        *(x, out, mean, scale, factors, shift, base, *sizes, x.shape[1]),
+        *(x, out, mean, scale, *sizes),
         E_LAMBDA=float(e_lambda),
-        CEILING=ceiling,
         **by_name,
     )
     return out, mean, scale
 
 
-def simam_inference(x: Tensor, *arguments: Any) -> Tensor:
+def simam_inference(x: Tensor, e_lambda: float) -> Tensor:
     """The result of simam_forward alone."""
-    return simam_forward(x, *arguments)[0]
-
-
-simam_epilogue = simam_inference
+    return simam_forward(x, e_lambda)[0]
 
 
 def simam_backward(grad: Tensor, x: Tensor, mean: Tensor, scale: Tensor) -> Tensor:
