@@ -182,7 +182,7 @@ def test_super_resolution_goes_through_the_commands_and_beats_bicubic(
     tested = [astronaut[:192, 128:320], astronaut[320:, 320:]]
     root = write_pictures(tmp_path / 'pictures', train=trained, validation=tested)
     small = ['task_kwargs={blocks: 1, every: 1, width: 16, bicubic_skip: true}', 'input_size=[3, 48, 48]']
-    changes = ['batch_size=4', 'train_num_samples=400', 'epochs=1', 'lr=2.0e-3', 'warmup_updates=10']
+    changes = ['batch_size=4', 'train_num_samples=800', 'epochs=1', 'lr=2.0e-3', 'warmup_updates=10']
     weights = train('bam_sr', 'srresnet_bam', root, tmp_path / 'out', *small, *changes)
     run('evaluate', weights, '--data-dir', root)
     assert 'psnr ' in capsys.readouterr().out.splitlines()[-1]
