@@ -21,9 +21,9 @@ from timm_attn import fuse, zoo  # noqa: E402
 MOST = 1e-9  # of the norm of the logits
 FAMILIES = (
     'convnext_atto', 'cspresnet50', 'darknet17', 'densenet121', 'dla34', 'dpn68', 'efficientnet_b0', 'ese_vovnet19b_dw',
-    'fbnetc_100', 'ghostnet_100', 'hardcorenas_a', 'hrnet_w18_small', 'inception_v3', 'legacy_seresnet18', 'mixnet_s',
+    'fbnetc_100', 'ghostnet_100', 'hardcorenas_a', 'hrnet_w18_small', 'legacy_seresnet18', 'mixnet_s',
     'mnasnet_100', 'mobilenetv2_100', 'mobilenetv3_small_100', 'regnetx_002', 'regnety_002', 'repvgg_a0', 'resnest14d',
-    'res2net50_14w_8s', 'resnet18', 'rexnet_100', 'selecsls42b', 'vgg11_bn', 'xception41',
+    'res2net50_14w_8s', 'resnet18', 'rexnet_100', 'selecsls42b', 'vgg11_bn', 'xception41', 'skresnet18',
 )  # fmt: skip
 ATTACHED = ('efficientnet_b0', 'mobilenetv3_small_100', 'regnetx_002', 'convnext_atto', 'densenet121', 'vgg11_bn')
 

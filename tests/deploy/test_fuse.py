@@ -16,6 +16,7 @@ from tests.support.fused import relative
 from tests.support.timm_extra import build, images
 from timm_attn import fuse
 from timm_attn.attention import AttentionLayer
+from timm_attn.deploy.fused_net import add_to
 
 # a net -> the norms outside of its attention layers that are left, and the additions in place, and all additions
 NETS = {
@@ -149,6 +150,16 @@ def test_gradients_of_the_images() -> None:
     x = images(model).double().requires_grad_()
     expected, actual = (torch.autograd.grad(net(x).sum(), x)[0] for net in (model, fused))
     assert relative(actual, expected) < 1e-11
+
+
+def test_add_to() -> None:
+    """In place where the sum has the shape and the dtype of the first term."""
+    x, other = torch.randn(2, 2, 4, 3, 3)
+    expected = x + other
+    assert add_to(x, other) is x and torch.equal(x, expected)
+    for small in (torch.randn(2, 4, 1, 1), torch.randn(2, 4, 3, 3).half()):
+        before = small.clone()
+        assert torch.equal(add_to(small, other), small + other) and torch.equal(small, before)
 
 
 def test_features() -> None:
