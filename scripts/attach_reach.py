@@ -1,16 +1,22 @@
 """Put attention into a model of each of timm's model files, at its stages and by the table, and print what it reaches.
 
-A file's smallest model stands for all of its names. Without values (meta device); --check also runs every attached net
-on random images, and loads the plain net's weights into it.
+    python scripts/attach_reach.py --check results.jsonl > docs/attach_reach.md
+
+A file's smallest model stands for all of its names. It is attached without values (meta device); --check also makes the
+checks of attach_checks.py, with values, of what is reached and not yet in the file of results, which may be made in
+shards at once.
 """
 
 import argparse
-import copy
 import datetime
+import json
 import warnings
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
+import attach_checks
 import timm
 import torch
 from timm.models import list_modules
@@ -18,19 +24,28 @@ from timm.models import list_modules
 from timm_attn import attach, placements
 
 WAYS: dict[str, dict[str, Any]] = {'stages': {'at': 'stages'}, 'table': {}}
+Results = dict[tuple[str, str], dict[str, str]]  # of a model and a way: check -> outcome
 
 
 class Reach(NamedTuple):
-    """What attach did with a model: how many layers it put in, how many places it left out, or why there is none."""
+    """What attach did with a model: how many layers it put in, and why it left out places or the whole net."""
 
     layers: int
-    skipped: int
     why: str
 
 
-def representatives() -> Iterator[tuple[str, str, int]]:
+class Row(NamedTuple):
+    """A model file of timm, the model that stands for its names, and what attach does with it in both ways."""
+
+    file: str
+    count: int
+    name: str
+    reached: dict[str, Reach]
+
+
+def representatives(shard: int, shards: int) -> Iterator[tuple[str, str, int]]:
     """Every model file of timm, its smallest model, and the number of its names."""
-    for file in list_modules():
+    for file in list_modules()[shard::shards]:
         names = [
             name for name in timm.list_models(module=file) if timm.model_entrypoint(name).__module__.startswith('timm.')
         ]
@@ -52,62 +67,95 @@ def reach(model: Any, way: dict[str, Any]) -> Reach:
     except ValueError as error:
         if 'replace=True' in str(error):
             return reach(model, {**way, 'replace': True})
-        return Reach(0, 0, str(error).partition('. An attention weights')[0])
+        return Reach(0, str(error).partition('. ')[0])
     rows = placements(model)
     left = [row for row in rows if row.how == 'skipped']
-    return Reach(len(rows) - len(left), len(left), '; '.join(dict.fromkeys(row.note for row in left)))
+    return Reach(len(rows) - len(left), '; '.join(dict.fromkeys(row.note for row in left)))
 
 
-@torch.no_grad()
-def check(name: str, way: dict[str, Any]) -> str:
-    """What goes wrong when an attached net with values runs and loads the plain net's weights."""
-    plain = timm.create_model(name).eval()
-    model = copy.deepcopy(plain)
-    if not reach(model, way).layers:
-        return ''
-    try:
-        model(torch.randn(1, *plain.pretrained_cfg['input_size']))
-        missing, unexpected = model.load_state_dict(plain.state_dict(), strict=False)
-    except (AssertionError, RuntimeError) as error:
-        return ' '.join(str(error).split())[:200]
-    rows = placements(model)
-    new = tuple(f'{row.path}.' for row in rows if row.channels)
-    old = tuple(f'{row.path}.' for row in rows if row.how == 'replaced')
-    left = [*(k for k in missing if not k.startswith(new)), *(k for k in unexpected if not k.startswith(old or '.'))]
-    return ', '.join(left[:3])
+def read(file: Path | None) -> Results:
+    """What has been checked; a later line counts."""
+    lines = file.read_text(encoding='utf-8').splitlines() if file is not None and file.is_file() else []
+    return {(one['name'], one['way']): one['found'] for one in map(json.loads, lines)}
+
+
+def check(row: Row, results: Results, file: Path) -> None:
+    """Makes the checks of a model that are missing, and appends them to the file."""
+    for key, way in WAYS.items():
+        if row.reached[key].layers and (row.name, key) not in results:
+            results[row.name, key] = attach_checks.run(row.name, way)
+            with file.open('a', encoding='utf-8') as out:
+                print(json.dumps(dict(name=row.name, way=key, found=results[row.name, key])), file=out)
+
+
+def by_file(rows: Sequence[Row]) -> Iterator[str]:
+    """The table of the files."""
+    yield '| file | models | tried | layers at stages | layers by the table | exceptions |'
+    yield '|---|---|---|---|---|---|'
+    for row in rows:
+        cells = [str(row.reached[key].layers or '-') for key in WAYS]
+        notes = '; '.join(f'{key}: {one.why}' for key, one in row.reached.items() if one.why).replace('|', 'or')
+        yield f'| {row.file} | {row.count} | {row.name} | {" | ".join(cells)} | {notes} |'
+
+
+def totals(rows: Sequence[Row]) -> str:
+    """How many names and files are reached."""
+    parts, names = [], sum(row.count for row in rows)
+    for key, words in (('stages', 'at stages'), ('table', 'by the table')):
+        of = [row for row in rows if row.reached[key].layers]
+        parts.append(f'{sum(row.count for row in of)} of {names} names ({len(of)} files) {words}')
+    return f'Reached: {", ".join(parts)}.'
+
+
+def checks(results: Results) -> Iterator[str]:
+    """The table of the checks, and what did not pass, with its reason."""
+    yield '| check | at stages: passed | not passed | by the table: passed | not passed |'
+    yield '|---|---|---|---|---|'
+    for title in attach_checks.CHECKS:
+        cells = []
+        for key in WAYS:
+            passed = Counter(
+                found[title] == attach_checks.PASSED for (_, way), found in sorted(results.items()) if way == key
+            )
+            cells += [str(passed[True]), str(passed[False])]
+        yield f'| {title} | {" | ".join(cells)} |'
+    yield '\nNot passed, and why:\n'
+    for title in attach_checks.CHECKS:
+        for why, nets in _reasons(title, results).items():
+            yield f'- {title}: {why}: {", ".join(nets)}'
+
+
+def _reasons(title: str, results: Results) -> Mapping[str, list[str]]:
+    nets: dict[str, list[str]] = {}
+    for (name, way), found in sorted(results.items()):
+        if found[title] != attach_checks.PASSED:
+            nets.setdefault(found[title].rstrip('.'), []).append(f'{name} ({way})')
+    return nets
 
 
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('--check', action='store_true', help='also run the nets and load plain weights')
+    parser.add_argument('--check', type=Path, metavar='FILE', help='also check the nets; results are kept in FILE')
+    parser.add_argument('--shard', default='0/1', metavar='I/N', help='every N-th file, from the I-th (0-based) on')
     args = parser.parse_args()
     warnings.simplefilter('ignore')
+    results, rows = read(args.check), []
+    for file, name, count in representatives(*map(int, args.shard.split('/'))):
+        rows.append(Row(file, count, name, {key: reach(build(name), way) for key, way in WAYS.items()}))
+        if args.check:
+            check(rows[-1], results, args.check)
     print("# Which of timm's models `attach` reaches\n")
     versions = f'timm {timm.__version__}, torch {torch.__version__}'
-    print(f'Written by scripts/attach_reach.py on {datetime.date.today()}, {versions}.')
+    print(f'Written by scripts/attach_reach.py on {datetime.date.today()}, {versions}, on a CPU.')
     print("The smallest model of a file stands for the others. ECA replaces a net's own attention by the table.\n")
-    print('| file | models | tried | layers at stages | layers by the table | exceptions |')
-    print('|---|---|---|---|---|---|')
-    totals, files, names = dict.fromkeys(WAYS, 0), dict.fromkeys(WAYS, 0), 0
-    for file, name, count in representatives():
-        names += count
-        cells, notes = [], []
-        for key, way in WAYS.items():
-            found = reach(build(name), way)
-            wrong = check(name, way) if args.check else ''
-            totals[key] += count * bool(found.layers)
-            files[key] += bool(found.layers)
-            cells.append(str(found.layers) if found.layers else '-')
-            notes += [f'{key}: {text}' for text in (found.why, wrong and f'WRONG {wrong}') if text]
-        print(
-            f'| {file} | {count} | {name} | {" | ".join(cells)} | {"; ".join(notes).replace("|", "or")} |', flush=True
-        )
-    reached = ', '.join(
-        f'{totals[k]} of {names} names ({files[k]} files) {"by the table" if k == "table" else "at stages"}'
-        for k in WAYS
-    )
-    print(f'\nReached: {reached}.')
+    print(totals(rows))
+    if args.check:
+        print('\n## What an attached net still does\n')
+        print('scripts/attach_checks.py has the checks; random weights, norms as after training.\n')
+        print('\n'.join(checks(results)))
+    print('\n## By file\n')
+    print('\n'.join(by_file(rows)))
 
 
 if __name__ == '__main__':

@@ -24,11 +24,16 @@ def on_page_markdown(markdown: str, page: Page, **_: Any) -> str:
 
 def on_files(files: Files, config: MkDocsConfig) -> None:
     """Adds the notebook as a page; the file itself can be downloaded beside it."""
-    notebook = json.loads((Path(config.docs_dir) / f'{_NOTEBOOK}.ipynb').read_text(encoding='utf-8'))
+    content = notebook_page(Path(config.docs_dir) / f'{_NOTEBOOK}.ipynb')
+    files.append(File.generated(config, f'{_NOTEBOOK}.md', content=content))
+
+
+def notebook_page(path: Path) -> str:
+    """A notebook with its outputs as Markdown."""
+    notebook = json.loads(path.read_text(encoding='utf-8'))
     link = f'[This page is a notebook]({_NOTEBOOK}.ipynb); its outputs are those of its last run.'
     title, *cells = (part for cell in notebook['cells'] for part in _markdown(cell))
-    content = '\n\n'.join([title, link, *cells])
-    files.append(File.generated(config, f'{_NOTEBOOK}.md', content=content))
+    return '\n\n'.join([title, link, *cells])
 
 
 def _markdown(cell: Mapping[str, Any]) -> Iterator[str]:

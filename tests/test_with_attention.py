@@ -10,7 +10,7 @@ import torch
 from timm.models import save_for_hf
 
 import timm_attn
-from tests.support.images import short, write_folders
+from tests.support.images import assert_same_weights, interrupted, short, write_folders
 from timm_attn.attach import attention_layers, placements
 from timm_attn.reports.net import load_net
 from timm_attn.training.runner import train
@@ -139,6 +139,10 @@ def test_a_file_that_describes_no_net(tmp_path: Path) -> None:
 def test_the_runner_trains_it_and_its_files_say_what_it_is(tmp_path: Path) -> None:
     folders = write_folders(tmp_path / 'images', 40, classes=3)
     kwargs = dict(backbone='test_convnext', attention='cbam', at='stages')
-    train(short(epochs=1, model_kwargs=kwargs, input_size=[3, 32, 32]), NAME, folders, tmp_path / 'run')
+    recipe = short(epochs=2, model_kwargs=kwargs, input_size=[3, 32, 32])
+    train(recipe, NAME, folders, tmp_path / 'run')
     net = load_net(None, tmp_path / 'run' / 'last.safetensors', device='cpu')
     assert len(attention_layers(net.model)) == 4 and net.model.num_classes == 3
+    interrupted(recipe, NAME, folders, tmp_path / 'broken')
+    train(recipe, NAME, folders, tmp_path / 'broken', resume=True)
+    assert_same_weights(tmp_path / 'run', tmp_path / 'broken')

@@ -1,9 +1,7 @@
 """attach in timm's families: what worked with the plain net works with attention in it."""
 
 import copy
-import io
 import pickle
-from functools import partial
 from typing import Any
 
 import pytest
@@ -118,30 +116,6 @@ def test_layers_keep_their_groups_of_learning_rates(name: str) -> None:
     )
     groups = sorted({(n, ours[key]) for key, n in theirs.items()})
     assert len(groups) == len(set(theirs.values())) and [n for _, n in groups] == sorted({n for _, n in groups})
-
-
-# One of every way to hold the layer, as compiling takes seconds
-COMPILED = [
-    ('densenet121', 'stages'),  # wrapped
-    ('edgenext_xx_small', 'stages'),  # appended
-    ('resnetv2_18', None),  # before a drop_path
-    ('test_mambaout', 'stages'),  # appended, (N, H, W, C)
-    ('test_mambaout', None),  # before a drop_path, (N, H, W, C)
-]
-
-
-@pytest.mark.parametrize('name, at', COMPILED)
-def test_compilers(name: str, at: str | None) -> None:
-    _, model = pair(name, at)
-    x = torch.randn(2, 3, 64, 64)
-    close = partial(assert_close, expected=model(x), rtol=1e-4, atol=1e-4)
-    close(torch.export.export(model, (x,)).module()(x))
-    torch._dynamo.reset()
-    close(torch.compile(model, backend='eager', fullgraph=True)(x))
-    file = io.BytesIO()
-    torch.jit.save(torch.jit.script(model), file)
-    file.seek(0)
-    close(torch.jit.load(file)(x))
 
 
 def test_sync_batch_norm_keeps_the_attention() -> None:

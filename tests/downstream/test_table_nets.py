@@ -148,6 +148,6 @@ def test_numbers_that_are_not_valid(make, message: str) -> None:  # type: ignore
 def test_segmentation_models_pytorch_takes_our_names() -> None:
     """The example of docs/downstream_bam.md."""
     smp = pytest.importorskip('segmentation_models_pytorch')
-    model = smp.Unet('tu-resnet18_bam', encoder_weights=None, classes=5, decoder_channels=(32, 16, 16, 8, 8))
+    model = smp.Unet('tu-resnet50_bam', encoder_weights=None, classes=5)
     assert len(attention_layers(model)) == 3
     assert model(torch.rand(2, 3, 64, 96)).shape == (2, 5, 64, 96)

@@ -182,7 +182,7 @@ def test_super_resolution_goes_through_the_commands_and_beats_bicubic(
     tested = [astronaut[:192, 128:320], astronaut[320:, 320:]]
     root = write_pictures(tmp_path / 'pictures', train=trained, validation=tested)
     small = ['task_kwargs={blocks: 1, every: 1, width: 16, bicubic_skip: true}', 'input_size=[3, 48, 48]']
-    changes = ['batch_size=4', 'train_num_samples=400', 'epochs=1', 'lr=2.0e-3', 'warmup_updates=10']
+    changes = ['batch_size=4', 'train_num_samples=800', 'epochs=1', 'lr=2.0e-3', 'warmup_updates=10']
     weights = train('bam_sr', 'srresnet_bam', root, tmp_path / 'out', *small, *changes)
     run('evaluate', weights, '--data-dir', root)
     assert 'psnr ' in capsys.readouterr().out.splitlines()[-1]
@@ -250,6 +250,54 @@ def test_a_model_that_a_task_does_not_have_is_one_line(
     said = capsys.readouterr().err.strip()
     assert message in said and '\n' not in said
     assert not list((tmp_path / 'out').glob('last*'))
+
+
+def break_ade20k(root: Path, labels: np.ndarray) -> None:
+    write_ade20k(root)
+    for file in (root / 'annotations/training').iterdir():
+        Image.fromarray(labels).save(file)
+
+
+BROKEN: dict[str, tuple[str, str, Any, str]] = {
+    'label 151': (
+        'bam_ade20k', 'cifar_resnet20',
+        lambda root: break_ade20k(root, np.full((64, 64), 151, np.uint8)), 'has the label 151, but the labels are 0 to',
+    ),
+    'other size': (
+        'bam_ade20k', 'cifar_resnet20',
+        lambda root: break_ade20k(root, np.ones((60, 64), np.uint8)), 'has 64 x 60 pixels, but its picture 64 x 64',
+    ),
+    'no label map': (
+        'bam_ade20k', 'cifar_resnet20',
+        lambda root: (write_ade20k(root) / 'annotations/training/ADE_00000001.png').unlink(), 'has no label map',
+    ),
+    'not divisible': (
+        'bam_sr', 'srresnet',
+        lambda root: write_pictures(root, train=[BLACK[:99]], validation=[BLACK[:98]]), 'cut it to 120 x 96',
+    ),
+    'too small': (
+        'bam_sr', 'srresnet',
+        lambda root: write_pictures(root, train=[BLACK[:95]], validation=[BLACK]), 'each side needs at least 96',
+    ),
+    'no annotation': (
+        'bam_voc', 'ssd300',
+        lambda root: (write_voc(root) / 'VOCdevkit/VOC2007/Annotations/000001.xml').unlink(), 'names 000001, but there is no',
+    ),
+    'no folder': ('bam_voc', 'ssd300', lambda root: None, 'There is no list'),
+}  # fmt: skip
+BLACK = np.zeros((120, 120, 3), np.uint8)
+
+
+@pytest.mark.parametrize('case', BROKEN)
+def test_data_that_does_not_fit_is_one_line(case: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config, model, write, message = BROKEN[case]
+    write(tmp_path)
+    changes = [*COMMON, 'train_num_samples=8', *(['train_split=2007_trainval'] if config == 'bam_voc' else [])]
+    arguments = ('--config', config, '--model', model, '--data-dir', tmp_path, '--output', tmp_path / 'out')
+    assert run('train', *arguments, '--set', *changes) == 1
+    said = capsys.readouterr().err.strip()
+    assert message in said and '\n' not in said, said
+    assert not list((tmp_path / 'out').glob('*.safetensors'))
 
 
 @pytest.mark.parametrize('name', ['ssd300', 'stairnet300', 'stairnet300_bam', 'stairnet300_bam_mul', 'srresnet_simam'])

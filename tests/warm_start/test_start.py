@@ -165,3 +165,26 @@ def test_the_keys_of_wrapped_modules(at: Any, by: str) -> None:
     timm_attn.warm_start(model, {'net': plain, 'state dict': plain.state_dict(), 'own keys': weights}[by])
     x = torch.randn(2, 3, 64, 64)
     assert warm_start_pairs.deviation(outputs(plain, x), outputs(model, x)) < 3e-4
+
+
+class OwnSize(nn.Module):
+    """Takes images of one size only, and has no convolution of them."""
+
+    in_chans = 3
+    pretrained_cfg = dict(input_size=(3, 72, 72))
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.se, self.head = nn.BatchNorm2d(12), ATTENTION['se'].layer(12), nn.Conv2d(12, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        assert x.shape[2:] == (72, 72)
+        y: Tensor = self.head(self.se(self.norm(nn.functional.pixel_unshuffle(x, 2))))
+        return y.mean((2, 3))
+
+
+def test_a_net_that_takes_one_size_alone() -> None:
+    model = OwnSize()
+    plain = {key: value.clone() for key, value in model.state_dict().items() if not key.startswith('se.')}
+    timm_attn.warm_start(model, plain)
+    torch.testing.assert_close(model.norm.weight, 2 * plain['norm.weight'])

@@ -60,11 +60,7 @@ def start_as_identity(
         raise
     if replaced:
         share = float((found - expected).square().mean().sqrt() / expected.square().mean().sqrt().clamp(min=1e-30))
-        on = (
-            'an image of noise, and on the images that you pass as example it would be nearer'
-            if example is None
-            else ('the example')
-        )
+        on = 'the example' if example is not None else 'an image of noise; your images as example start it nearer'
         warnings.warn(
             f'The start of layers that replace trained attention is approximate, by its mean gate: the outputs of '
             f'{type(model).__name__} differ by {share:.1%} of their size on {on}.',

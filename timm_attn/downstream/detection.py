@@ -112,7 +112,9 @@ def predict(model: nn.Module, image: Tensor, classes: Sequence[str], picture: Pa
         for box, score, label in zip(boxes, scores, labels, strict=True)
     ]
     table = write_numbers(picture, numbers, rows, columns=('class', 'score', *_CORNERS))
-    figure = detections_figure([shown(image, output, classes)], f'{len(rows)} detections')
+    drawn = shown(image, output, classes)
+    title = f'{len(drawn.names)} of {len(rows)} detections: those with a score of at least {100 * SURE:.0f} %'
+    figure = detections_figure([drawn], title)
     return save(figure, picture), table
 
 

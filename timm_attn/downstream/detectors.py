@@ -114,7 +114,7 @@ def _detector(
 
 def _refuse_unknown(kind: type[nn.Module], options: Mapping[str, Any]) -> None:
     """Raises a TypeError for an option that torchvision would take and leave without effect."""
-    known = {name for base in kind.__mro__[:-1] for name in signature(base.__init__).parameters}
+    known = {name for base in kind.__mro__[:-1] for name in signature(base).parameters}
     unknown = sorted({*options} - known - {*_OF_PICTURES})
     if unknown:
         raise TypeError(f'{unknown[0]!r} is no option of this detector or of torchvision.')

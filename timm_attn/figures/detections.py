@@ -50,11 +50,11 @@ def detections_figure(panels: Sequence[Detections], title: str, columns: int = 4
     for ax in axes.flat:
         ax.set_axis_off()
     for ax, panel in zip(axes.flat, panels, strict=False):
-        _show(ax, panel)
+        _show(ax, panel, 9 if len(panels) == 1 else 7)
     return figure
 
 
-def _show(ax: 'Axes', panel: Detections) -> None:
+def _show(ax: 'Axes', panel: Detections, letters: float) -> None:
     from matplotlib.colors import to_rgb
     from matplotlib.patches import Rectangle
 
@@ -70,7 +70,7 @@ def _show(ax: 'Axes', panel: Detections) -> None:
         ax.add_patch(Rectangle(corner, right - left, bottom - top, fill=False, edgecolor=colour, linewidth=1.4))
         high = top > 0.12 * height  # else the name is written inside
         ax.text(
-            min(left, 0.75 * width), top - 0.5, name, color='white', fontsize=7, clip_on=True,
+            min(left, 0.75 * width), top - 0.5, name, color='white', fontsize=letters, clip_on=True,
             va='bottom' if high else 'top', bbox=dict(facecolor=colour, edgecolor='none', pad=0.8),
         )  # fmt: skip
     ax.set_title(panel.title)
