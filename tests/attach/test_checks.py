@@ -1,4 +1,4 @@
-"""The checks of scripts/attach_checks.py on nets that hold the layer in every way; attach_reach.py makes them of all."""
+"""scripts/attach_checks.py on nets that hold the layer in every way; scripts/attach_reach.py does it for all."""
 
 from typing import Any
 
