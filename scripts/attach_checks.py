@@ -46,6 +46,7 @@ def case(name: str, way: Mapping[str, Any], **options: Any) -> Case:
     torch.manual_seed(0)
     plain = with_trained_norms(_small(name, **options).eval())
     images = list(_images(plain))
+    way = {**way, 'example': images[0]}  # a net that is built for small images may say another size
     try:
         model = attach(copy.deepcopy(plain), 'eca', **way)
     except ValueError as error:
@@ -124,9 +125,9 @@ def _state_dict(one: Case) -> None:
 
 
 def _gradients(one: Case) -> None:
-    one.model.zero_grad()
-    one.model(one.images[0]).square().mean().backward()
-    layers = attention_layers(one.model).items()
+    net, x = copy.deepcopy(one.model).train(), one.images[0]  # in evaluation random weights may saturate the gates
+    net(torch.cat([x, torch.randn_like(x)])).square().mean().backward()
+    layers = attention_layers(net).items()
     idle = [f'{path}.{key}' for path, layer in layers for key, p in layer.named_parameters() if not _learns(p)]
     assert not idle, f'no gradient for {idle[:3]}'
 

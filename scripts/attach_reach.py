@@ -152,7 +152,9 @@ def main() -> None:
     print(totals(rows))
     if args.check:
         print('\n## What an attached net still does\n')
-        print('scripts/attach_checks.py has the checks; random weights, norms as after training.\n')
+        reached = sum(bool(one.layers) for row in rows for one in row.reached.values())
+        print(f'{len(results)} of {reached} nets are checked, with random weights, and norms as after training;')
+        print('scripts/attach_checks.py has the checks.\n')
         print('\n'.join(checks(results)))
     print('\n## By file\n')
     print('\n'.join(by_file(rows)))

@@ -63,6 +63,8 @@ BAD: list[tuple[Callable[[], Any], dict[str, Any], str]] = [
     (lambda: torch.jit.script(small()), {}, 'is scripted'),
     (lambda: torch.compile(small()), {}, 'is compiled'),
     (lambda: torch.fx.symbolic_trace(small()), {}, 'is fused or traced'),
+    (lambda: timm_attn.fuse(timm.create_model('resnet18_se').eval()), {}, 'is fused or traced'),
+    (lambda: small(device='meta'), {'start': 'identity'}, 'is on the meta device and has no values'),
     (quantised, {}, r'is quantised \(fc\)'),
     (lambda: nn.DataParallel(small()), {}, 'is distributed'),
     (lambda: 'resnet18', {}, 'goes into an nn.Module, but got str'),

@@ -1,5 +1,6 @@
 """replace=True with start='identity': the new layers begin at the mean gate of those that they replace."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -69,8 +70,9 @@ def test_a_trained_net_stays_near_itself(old: str, new: str, most: float) -> Non
         if how is None:
             timm_attn.attach(model, new, replace=True)
         else:
-            with pytest.warns(UserWarning, match='on the example' if how == 'example' else 'an image of noise'):
+            with pytest.warns(UserWarning, match='on the example' if how == 'example' else 'of noise') as caught:
                 timm_attn.attach(model, new, replace=True, **kwargs)
+            assert Path(caught[-1].filename) == Path(__file__)
         found[how] = float((outputs(model, x) - expected).square().mean().sqrt() / expected.square().mean().sqrt())
         assert len(placements(model)) == len({row.path for row in placements(model)})
     assert found['example'] < found['drawn'] < most < found[None]

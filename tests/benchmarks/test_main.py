@@ -145,7 +145,9 @@ def test_the_commands_of_the_docs() -> None:
     commands = [shlex.split(line, comments=True)[3:] for line in section.splitlines() if line.startswith(command)]
     assert [vars(parser().parse_args(argv))['quick'] for argv in commands] == [True]
     for glob in re.findall(r"--only '(.*?)'", section):
-        assert choose(quick=True, only=glob, compiled=False)
+        assert choose(quick=True, only=glob, compiled=False, engines=True)
+    engines = re.findall(r'^OMP_NUM_THREADS=1 python -m benchmarks (.*)$', section, re.M)
+    assert [vars(parser().parse_args(shlex.split(argv)))['engines'] for argv in engines] == [True]
 
 
 def test_without_matplotlib(tiny: None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -48,7 +48,8 @@ def start_as_identity(
         paths: dict[nn.Module, str] = {layer: path for path, layer in attention_layers(model).items()}
         inside = tuple(f'{path}.' for path in paths.values())
         plain = {key: value.clone() for key, value in model.state_dict().items() if not key.startswith(inside)}
-        folds = start(model, plain, None, {paths[m]: g for m, g in zip(layers, gates, strict=True) if g is not None})
+        gated = {paths[layer]: gate for layer, gate in zip(layers, gates, strict=True) if gate is not None}
+        folds = start(model, plain, None, gated, images)
         found = _outputs(model, images)
         largest = float((found - expected).abs().max() / expected.abs().max().clamp(min=1e-30))
         approximate = replaced or any(isinstance(layer, SimAM) for layer in layers)
@@ -64,7 +65,7 @@ def start_as_identity(
         warnings.warn(
             f'The start of layers that replace trained attention is approximate, by its mean gate: the outputs of '
             f'{type(model).__name__} differ by {share:.1%} of their size on {on}.',
-            stacklevel=4,
+            stacklevel=3,
         )
     return Started([_factor(layer) for layer in layers], gates, folds)
 

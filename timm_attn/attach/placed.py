@@ -81,7 +81,7 @@ def put(spots: Sequence[Spot], layers: Sequence[nn.Module]) -> Callable[[], None
 def _put(spot: Spot, layer: nn.Module) -> Callable[[], None]:
     parent: Any = spot.parent
     old: Any = spot.old
-    was = type(parent)
+    was, modules, attributes = type(parent), dict(parent._modules), dict(vars(parent))
     if spot.how == 'appended':
         old.append(layer)
         return lambda: old.__delitem__(-1)
@@ -97,8 +97,11 @@ def _put(spot: Spot, layer: nn.Module) -> Callable[[], None]:
         new = Attended(old, layer)
     setattr(parent, spot.name, new)
 
-    def undo() -> None:
-        setattr(parent, spot.name, old)
+    def undo() -> None:  # an empty slot may be an attribute or a module that is None
         parent.__class__ = was
+        parent._modules.clear()
+        parent._modules.update(modules)
+        vars(parent).clear()
+        vars(parent).update(attributes)
 
     return undo

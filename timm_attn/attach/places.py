@@ -91,8 +91,8 @@ PLACES: Mapping[str, Place] = {
     'tresnet.BasicBlock': Place(('conv2.conv',), 'se', _SE),
     'tresnet.Bottleneck': Place(('conv2.conv',), 'se', _SE),
     'vovnet.OsaBlock': Place((), 'attn', ('attn',)),
-    'xception_aligned.PreXceptionModule': Place((), 'stack'),
-    'xception_aligned.XceptionModule': Place((), 'stack'),
+    'xception_aligned.PreXceptionModule': Place((), 'stack.conv3'),
+    'xception_aligned.XceptionModule': Place((), 'stack.conv3'),
 }
 _PLAIN = {explicit: plain for plain, explicit in SLOTTED.items()}
 

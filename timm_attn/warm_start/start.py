@@ -57,19 +57,21 @@ def start(
     plain: nn.Module | Mapping[str, Tensor],
     images: Tensor | Iterable[Any] | None,
     gates: Mapping[str, Tensor] | None = None,
+    example: Tensor | None = None,
 ) -> list[Fold]:
     """Starts a net as warm_start does, in place, and returns what was scaled.
 
     Args:
         gates: the paths of attention layers in whose place the plain net multiplies its map by a factor per channel,
             (C,).
+        example: an input, for a net that takes no image of the size that it says.
     """
     layers = attention_layers(model)
     check_model(model, layers)
     batch = None if images is None else image_batch(model, images)
     # inference tensors do not tell which operations change them, and a default device may be another
     with torch.inference_mode(False), torch.device('cpu'):
-        started, folds = _started(model, layers, plain, batch, gates or {})
+        started, folds = _started(model, layers, plain, batch, gates or {}, example)
     _write(started, model)
     return folds
 
@@ -80,6 +82,7 @@ def _started(
     plain: nn.Module | Mapping[str, Tensor],
     images: Tensor | None,
     gates: Mapping[str, Tensor],
+    example: Tensor | None,
 ) -> tuple[nn.Module, list[Fold]]:
     """The net at its start, a copy of the model on the CPU and in float64, and what was scaled."""
     weights = plain_weights(model, layers, plain.state_dict() if isinstance(plain, nn.Module) else plain)
@@ -92,7 +95,7 @@ def _started(
     for key, value in weights.items():
         if not torch.equal(loaded[key], value.to(loaded[key])):
             raise ValueError(f'{type(model).__name__} shares {key} with another layer, and the plain net does not.')
-    example = _example(net)
+    example = _example(net, example)
     gates = {path: gate.to('cpu', torch.float64) for path, gate in gates.items()}
     reference = _with_constants(net, {path: gates.get(path, 1.0) for path in layers})
     if isinstance(plain, nn.Module):
@@ -159,14 +162,16 @@ def _with_constants(net: nn.Module, factors: Mapping[str, float | Tensor]) -> nn
     return changed
 
 
-def _example(net: Any) -> Tensor:
+def _example(net: Any, known: Tensor | None) -> Tensor:
     """Two images of noise as the net takes them, small, but with more than one position in the last map."""
     cfg = getattr(net, 'pretrained_cfg', None) or {}
     _, *own = cfg.get('input_size', (3, 224, 224))
     strides = [info['reduction'] for info in getattr(net, 'feature_info', [])]
     least = max(16, 2 * max(strides, default=32))
-    small = _noise(net, [min(side, least) for side in own])
-    return small if not cfg.get('fixed_input_size') and _runs(net, small) else _noise(net, own)
+    small = [min(side, least) for side in own]
+    sizes = [own, small] if cfg.get('fixed_input_size') else [small, own]
+    noise = [_noise(net, sides) for sides in (*sizes, *([] if known is None else [known.shape[2:]]))]
+    return next((x for x in noise if _runs(net, x)), noise[0])
 
 
 def _noise(net: nn.Module, sides: Sequence[int]) -> Tensor:
@@ -178,7 +183,7 @@ def _noise(net: nn.Module, sides: Sequence[int]) -> Tensor:
 def _runs(net: nn.Module, x: Tensor) -> bool:
     try:
         net(x)
-    except (AssertionError, RuntimeError, ValueError):  # it has a size of its own without saying so
+    except (AssertionError, RuntimeError, ValueError):  # it has another size than it says
         return False
     return True
 
