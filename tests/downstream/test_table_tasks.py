@@ -281,7 +281,7 @@ BROKEN: dict[str, tuple[str, str, Any, str]] = {
     ),
     'no annotation': (
         'bam_voc', 'ssd300',
-        lambda root: (write_voc(root) / 'VOCdevkit/VOC2007/Annotations/000001.xml').unlink(), 'names 000001, but there is no',
+        lambda root: next(write_voc(root).rglob('000001.xml')).unlink(), 'names 000001, but there is no',
     ),
     'no folder': ('bam_voc', 'ssd300', lambda root: None, 'There is no list'),
 }  # fmt: skip
