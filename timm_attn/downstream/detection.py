@@ -29,7 +29,14 @@ SURE = 0.5  # score from which a detection is drawn
 
 
 def _build(make: Callable[..., nn.Module], name: str, recipe: TaskRecipe, classes: Sequence[str]) -> nn.Module:
-    """The detector of a recipe; its settings are those of the backbone's checkpoint."""
+    """The detector of a recipe.
+
+    Raises:
+        ValueError: its backbone takes other pictures than those with three channels that are read.
+    """
+    channels = recipe.model_kwargs.get('in_chans', 3)
+    if channels != 3:
+        raise ValueError(f'The recipe has model_kwargs with in_chans: {channels}, but the pictures have 3 channels.')
     statistics = {f'image_{key}': vars(recipe)[key] for key in ('mean', 'std') if vars(recipe)[key]}
     return make(
         name,
