@@ -134,7 +134,11 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path, monkeypatch: Any
 REFUSED: list[tuple[TaskRecipe, str]] = [
     (tiny(task='pose'), "task: 'pose', but the tasks are faster_rcnn, mask_rcnn"),
     (tiny(dataset='voc'), "dataset: 'voc', but the task faster_rcnn reads coco, scenes"),
-    (tiny(dataset='coco'), 'There is no folder .*train of pictures'),
+    (tiny(dataset='coco'), 'train_num_samples: 6, which does nothing on COCO'),
+    (
+        tiny(dataset='coco', train_num_samples=None, val_num_samples=None, input_size=None),
+        'There is no folder .*train of pictures',
+    ),
     (tiny(batch_size=7), '6 training images do not fill one batch of 7 in each of 1 processes'),
     (tiny(task_kwargs=dict(no_such=1)), "'no_such' is no option of this detector"),
     (tiny(task_kwargs=dict(out_indices=[1, 2, 3, 4])), 'out_indices must be rising numbers from 0 to 3'),
