@@ -117,7 +117,7 @@ def test_bad_arguments(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
     assert 'There is no checkpoint' in said
     train = ['downstream', 'train', '--model', MODEL, '--output', tmp_path / 'out', '--config']
     said = fail_cli(capsys, *train, 'no_such')
-    assert "no recipe 'no_such': name a YAML file or one of bam_coco, scenes_faster, simam_coco_faster" in said
+    assert "no recipe 'no_such': name a YAML file or one of bam_ade20k, bam_coco, bam_sr" in said
     said = fail_cli(capsys, *train, 'simam_coco_faster', '--data-dir', tmp_path)
     assert 'There is no folder' in said and 'train2017 of pictures' in said
     assert not (tmp_path / 'out').exists()
