@@ -1,5 +1,8 @@
 """Attention modules for ConvNets as timm models: importing this package registers the zoo in timm's factory."""
 
+import importlib
+from typing import Any
+
 from timm_attn import analysis, ops, with_attention, zoo
 from timm_attn.attach import attach, placements
 from timm_attn.attention import ATTENTION
@@ -25,3 +28,10 @@ __all__ = [
 
 zoo.register()
 with_attention.register()
+
+
+def __getattr__(name: str) -> Any:
+    """`timm_attn.downstream`, whose detectors are imported only where they are used."""
+    if name == 'downstream':
+        return importlib.import_module('timm_attn.downstream')
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

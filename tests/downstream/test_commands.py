@@ -89,8 +89,11 @@ DAMAGES: list[tuple[Any, str]] = [
     (lambda s: s['recipe'].update(task='pose'), "task: 'pose', but the tasks are"),
     (lambda s: s['recipe'].update(smoothing=0.2), 'smoothing: 0.2, which does nothing in the task'),
     (lambda s: s.update(arch='resnet18_simam'), 'does not fit mask_rcnn on resnet18_simam: '),
-    (lambda s: s.update(arch='hf-hub:someone/model'), "of the model 'hf-hub:someone/model', which neither timm nor"),
+    (lambda s: s.update(arch='hf-hub:someone/model'), "of the model 'hf-hub:someone/model', which the task"),
     (lambda s: s['options'].update(class_names=['a', 'b']), 'does not fit mask_rcnn on'),
+    (lambda s: s['recipe']['task_kwargs'].update(fpn_channels=10**6), 'does not fit mask_rcnn on'),
+    (lambda s: s['recipe']['task_kwargs'].update(pretrained_backbone=True), 'multiple values for'),
+    (lambda s: s['recipe'].update(model_kwargs=dict(checkpoint_path='/tmp/x')), 'checkpoint_path'),
 ]
 
 
@@ -114,7 +117,7 @@ def test_bad_arguments(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
     assert 'There is no checkpoint' in said
     train = ['downstream', 'train', '--model', MODEL, '--output', tmp_path / 'out', '--config']
     said = fail_cli(capsys, *train, 'no_such')
-    assert "no recipe 'no_such': name a YAML file or one of bam_coco, scenes_faster, simam_coco_faster" in said
+    assert "no recipe 'no_such': name a YAML file or one of bam_ade20k, bam_coco, bam_sr" in said
     said = fail_cli(capsys, *train, 'simam_coco_faster', '--data-dir', tmp_path)
     assert 'There is no folder' in said and 'train2017 of pictures' in said
     assert not (tmp_path / 'out').exists()

@@ -10,9 +10,8 @@ import pytest
 import torch
 import yaml
 
-from tests.downstream.test_train import same
 from tests.support.commands import ROOT, run
-from tests.support.downstream import MODEL, tiny
+from tests.support.downstream import MODEL, same, tiny
 from tests.support.downstream_ddp import three_steps
 from timm_attn.downstream.train import train
 from timm_attn.downstream.trained import evaluate

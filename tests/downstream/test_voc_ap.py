@@ -33,6 +33,7 @@ def truth(*places: float, difficult: tuple[int, ...] = (), label: int = 1) -> Tr
         (found((0, 0.9)), truth(0, FAR), 6 / 11),  # a recall of .5 reaches 0, .1, ... .5
         (found((0, 0.9)), truth(0, FAR, difficult=(1,)), 1.0),
         (found((FAR, 0.95), (0, 0.9)), truth(0, FAR, difficult=(1,)), 1.0),  # what is difficult is no mistake
+        (found((FAR, 0.9)), truth(0, FAR, difficult=(1,)), 0.0),  # and no hit
         (found((0, 0.9), (0, 0.8)), truth(0), 1.0),  # the second of an object comes after full recall
         (found((0, 0.9), (0, 0.8), (FAR, 0.7)), truth(0, FAR), (6 + 5 * 2 / 3) / 11),
         (found((FAR, 0.9), (0, 0.8)), truth(0), 0.5),

@@ -76,6 +76,8 @@ def _predict(args: argparse.Namespace) -> None:
 
 
 def _demo(args: argparse.Namespace) -> None:
+    from timm_attn.cli.training import keep_memory
     from timm_attn.downstream.demo import run_demo
 
+    keep_memory()
     run_demo(args.output)

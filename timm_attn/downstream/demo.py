@@ -16,6 +16,7 @@ from timm_attn.downstream.tasks import task_of
 from timm_attn.downstream.train import measure, open_both
 from timm_attn.figures.canvas import check_format, require_matplotlib, save
 from timm_attn.figures.detections import Detections, detections_figure
+from timm_attn.reports.numbers import write_numbers
 from timm_attn.training.processes import ALONE
 
 MODEL, RECIPE = 'cifar_resnet20_simam', 'scenes_faster'
@@ -23,7 +24,7 @@ PICTURED = 4  # scenes on the picture, the first of those held out
 
 
 def run_demo(picture: Path) -> None:
-    """Runs it without a network, prints what it measures, writes the picture.
+    """Runs it without a network, prints what it measures, writes the picture, and the figures as CSV beside it.
 
     Raises:
         ValueError: the picture is neither .png nor .svg.
@@ -31,21 +32,30 @@ def run_demo(picture: Path) -> None:
     """
     require_matplotlib()
     check_format(picture)
-    start = time.perf_counter()
     recipe = replace(load_task_recipe(RECIPE), device='cpu')
-    panels = []
+    panels, rows = [], []
     for pretrained, what in ((True, 'bundled weights'), (False, 'random weights')):
         # frozen norms would keep the statistics of a net that has seen nothing
         options = recipe.task_kwargs if pretrained else {**recipe.task_kwargs, 'trainable_stages': None}
+        start = time.perf_counter(), time.process_time()
         model, metrics = learned(replace(recipe, pretrained=pretrained, task_kwargs=options))
+        seconds = time.perf_counter() - start[0]
+        shown_metrics = {key: round(metrics[f'box_{key}'], 1) for key in ('AP', 'AP50', 'AP75')}
+        rows.append(
+            dict(weights=what, seed=recipe.seed, training_scenes=recipe.train_num_samples,
+                 held_out_scenes=recipe.val_num_samples, **shown_metrics, seconds=round(seconds),
+                 cpu_seconds=round(time.process_time() - start[1]))
+        )  # fmt: skip
+        figures = ', '.join(f'{key} {value} %' for key, value in shown_metrics.items())
         print(
-            f'{MODEL} from {what}: on {recipe.val_num_samples} held-out scenes box AP {metrics["box_AP"]:.1f} %, '
-            f'AP50 {metrics["box_AP50"]:.1f} %, after {time.perf_counter() - start:.0f} s',
+            f'{MODEL} from {what}: {recipe.train_num_samples} scenes in {seconds:.0f} s; '
+            f'on {recipe.val_num_samples} held-out scenes box {figures}',
             flush=True,
         )
         panels += _panels(model, recipe, f'from {what}')
     title = f'Faster R-CNN on {MODEL}: held-out scenes, detections with a score of at least 50 %'
     print(save(detections_figure(panels, title, PICTURED), picture))
+    print(write_numbers(picture, 'csv', rows))
 
 
 def learned(recipe: TaskRecipe) -> tuple[nn.Module, dict[str, float]]:

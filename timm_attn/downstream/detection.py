@@ -29,7 +29,14 @@ SURE = 0.5  # score from which a detection is drawn
 
 
 def _build(make: Callable[..., nn.Module], name: str, recipe: TaskRecipe, classes: Sequence[str]) -> nn.Module:
-    """The detector of a recipe; its settings are those of the backbone's checkpoint."""
+    """The detector of a recipe.
+
+    Raises:
+        ValueError: its backbone takes other pictures than those with three channels that are read.
+    """
+    channels = recipe.model_kwargs.get('in_chans', 3)
+    if channels != 3:
+        raise ValueError(f'The recipe has model_kwargs with in_chans: {channels}, but the pictures have 3 channels.')
     statistics = {f'image_{key}': vars(recipe)[key] for key in ('mean', 'std') if vars(recipe)[key]}
     return make(
         name,
@@ -44,21 +51,26 @@ build_faster_rcnn = partial(_build, faster_rcnn)
 build_mask_rcnn = partial(_build, mask_rcnn)
 
 
-def _scenes(recipe: TaskRecipe, folder: Path, training: bool) -> Samples:
+def _scenes(recipe: TaskRecipe, folder: Path, training: bool, *, masks: bool) -> Samples:
     """Scenes of the recipe's seed; the folder is not read."""
     size = recipe.input_size[1] if recipe.input_size else 64
     count = recipe.train_num_samples if training else recipe.val_num_samples
-    samples = Scenes('train' if training else 'validation', count or _SCENES[not training], size, recipe.seed)
+    samples = Scenes('train' if training else 'validation', count or _SCENES[not training], size, recipe.seed, masks)
     return Flipped(samples, recipe.hflip) if training else samples
 
 
 def _coco(recipe: TaskRecipe, folder: Path, training: bool, *, masks: bool) -> Samples:
+    idle = [key for key in ('train_num_samples', 'val_num_samples', 'input_size') if vars(recipe)[key] is not None]
+    if idle:
+        raise ValueError(
+            f'The recipe has {idle[0]}: {vars(recipe)[idle[0]]!r}, which does nothing on COCO: leave it out.'
+        )
     samples = Coco(folder, recipe.train_split if training else recipe.val_split, training=training, masks=masks)
     return Flipped(samples, recipe.hflip) if training else samples
 
 
-BOXES: Mapping[str, Opener] = {'coco': partial(_coco, masks=False), 'scenes': _scenes}
-MASKS: Mapping[str, Opener] = {'coco': partial(_coco, masks=True), 'scenes': _scenes}
+BOXES: Mapping[str, Opener] = {'coco': partial(_coco, masks=False), 'scenes': partial(_scenes, masks=False)}
+MASKS: Mapping[str, Opener] = {'coco': partial(_coco, masks=True), 'scenes': partial(_scenes, masks=True)}
 
 
 def loss(model: nn.Module, batch: tuple[list[Tensor], list[Any]]) -> Tensor:

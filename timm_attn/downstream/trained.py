@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 from torchvision.transforms.functional import pil_to_tensor
 
@@ -18,6 +19,7 @@ from timm_attn.training import checkpoint
 from timm_attn.training.processes import joined
 from timm_attn.training.recipe import usable
 from timm_attn.weights.metadata import class_names
+from timm_attn.weights.trained import model_arguments
 
 # Keys of a recipe that only the user may say, not a file.
 _USERS = ('device', 'device_modules', 'pretrained')
@@ -37,18 +39,21 @@ def load(file: Path, changes: Mapping[str, Any] | None = None) -> tuple[nn.Modul
     said = {key: value for key, value in (state.get('recipe') or {}).items() if key not in _USERS}
     if 'task' not in said:
         raise ValueError(f'{file} is not of a downstream task: its recipe names none.')
+    said['model_kwargs'] = model_arguments(file, said)  # those that a file may set
     recipe = task_recipe({**said, **(changes or {})}, f'The recipe in {file}')
     classes = class_names(state.get('options', {}).get('class_names'), file) or []
     name = state.get('arch', '')
-    task = task_of(recipe)
+    task, tensors = task_of(recipe), state['state_dict']
     if not task.knows(name):
         raise ValueError(f'{file} is of the model {name!r}, which the task {recipe.task} does not have.')
-    try:
-        with usable():
-            model = task.build(name, recipe, classes)
-        model.load_state_dict(state['state_dict'], strict=True)
-    except RuntimeError as error:
-        raise ValueError(f'{file} does not fit {recipe.task} on {name}: {" ".join(str(error).split())}') from error
+    with usable(), torch.device('meta'):  # its options may be those of a much larger model
+        wanted = task.build(name, recipe, classes).state_dict()
+    shapes = [{key: value.shape for key, value in tensors_of.items()} for tensors_of in (tensors, wanted)]
+    if differing := sorted(key for key in {*tensors} | {*wanted} if shapes[0].get(key) != shapes[1].get(key)):
+        raise ValueError(f'{file} does not fit {recipe.task} on {name}: {differing[0]} has or needs another shape.')
+    with usable():
+        model = task.build(name, recipe, classes)
+    model.load_state_dict(tensors, strict=True)
     return model.eval(), recipe, classes
 
 

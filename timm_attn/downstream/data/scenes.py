@@ -35,7 +35,7 @@ class Scene(NamedTuple):
 
 
 class Scenes:
-    """`count` scenes of `size` x `size` pixels.
+    """`count` scenes of `size` x `size` pixels, as samples of detection, with or without masks.
 
     Raises:
         ValueError: there is no such split, or the size is below 32.
@@ -43,13 +43,13 @@ class Scenes:
 
     classes = CLASSES
 
-    def __init__(self, split: str, count: int, size: int = 64, seed: int = 0) -> None:
+    def __init__(self, split: str, count: int, size: int = 64, seed: int = 0, masks: bool = True) -> None:
         if split not in SPLITS:
             raise ValueError(f'Scenes have the splits {" and ".join(SPLITS)}, but got {split!r}.')
         if size < 32:
             raise ValueError(f'A scene needs at least 32 x 32 pixels, but got {size}.')
         self.split, self.count, self.size, self.seed = split, count, size, seed
-        self.articles = FashionMNIST(split)
+        self.articles, self.masks = FashionMNIST(split), masks
 
     def __len__(self) -> int:
         return self.count
@@ -78,8 +78,8 @@ class Scenes:
     def __getitem__(self, index: int) -> Sample:
         scene = self.scene(index)
         size = (self.size, self.size)
-        area = scene.masks.sum(dim=(1, 2)).float()
-        return scene.image, detection_target(index, size, scene.boxes, scene.labels, scene.masks, area=area)
+        masks, area = scene.masks if self.masks else None, scene.masks.sum(dim=(1, 2)).float()
+        return scene.image, detection_target(index, size, scene.boxes, scene.labels, masks, area=area)
 
     def name(self, index: int) -> str:
         """What a message calls a scene."""
