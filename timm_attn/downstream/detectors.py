@@ -27,7 +27,20 @@ class _MaskRCNN(Checked, MaskRCNN):  # type: ignore[misc]
     pass
 
 
-def faster_rcnn(backbone: str, num_classes: int, **options: Any) -> nn.Module:
+def faster_rcnn(
+    backbone: str,
+    num_classes: int,
+    *,
+    pretrained_backbone: bool = False,
+    backbone_kwargs: Mapping[str, Any] | None = None,
+    out_indices: Sequence[int] | None = None,
+    trainable_stages: int | None = None,
+    fpn_channels: int = 256,
+    anchor_scale: float = 8,
+    sampling_ratio: int = 2,
+    box_loss: str = 'smooth_l1',
+    **options: Any,
+) -> nn.Module:
     """Faster R-CNN with a feature pyramid (SimAM Table 4, BAM Tables 5 and 6): torchvision's, on a timm backbone.
 
     In training a list of pictures [C, H, W] from 0 to 1 and a list of targets (boxes [N, 4] as x1, y1, x2, y2 in
@@ -49,24 +62,26 @@ def faster_rcnn(backbone: str, num_classes: int, **options: Any) -> nn.Module:
     Raises:
         ValueError: the backbone has no such features, or num_classes is below 2.
     """
-    return _detector(_FasterRCNN, backbone, num_classes, **options)
+    return _detector(
+        _FasterRCNN,
+        backbone,
+        num_classes,
+        pretrained_backbone=pretrained_backbone,
+        backbone_kwargs=backbone_kwargs,
+        out_indices=out_indices,
+        trainable_stages=trainable_stages,
+        fpn_channels=fpn_channels,
+        anchor_scale=anchor_scale,
+        sampling_ratio=sampling_ratio,
+        box_loss=box_loss,
+        **options,
+    )
 
 
-def mask_rcnn(backbone: str, num_classes: int, **options: Any) -> nn.Module:
-    """Mask R-CNN with a feature pyramid (SimAM Table 4): torchvision's, on a timm backbone.
-
-    As faster_rcnn, whose arguments it takes; targets also have masks [N, H, W], and detections masks [N, 1, H, W] of
-    probabilities.
-    """
-    return _detector(_MaskRCNN, backbone, num_classes, mask_size=14, **options)
-
-
-def _detector(
-    kind: type[nn.Module],
+def mask_rcnn(
     backbone: str,
     num_classes: int,
     *,
-    mask_size: int = 0,
     pretrained_backbone: bool = False,
     backbone_kwargs: Mapping[str, Any] | None = None,
     out_indices: Sequence[int] | None = None,
@@ -75,6 +90,44 @@ def _detector(
     anchor_scale: float = 8,
     sampling_ratio: int = 2,
     box_loss: str = 'smooth_l1',
+    **options: Any,
+) -> nn.Module:
+    """Mask R-CNN with a feature pyramid (SimAM Table 4): torchvision's, on a timm backbone.
+
+    As faster_rcnn, whose arguments it takes; targets also have masks [N, H, W], and detections masks [N, 1, H, W] of
+    probabilities.
+    """
+    return _detector(
+        _MaskRCNN,
+        backbone,
+        num_classes,
+        mask_size=14,
+        pretrained_backbone=pretrained_backbone,
+        backbone_kwargs=backbone_kwargs,
+        out_indices=out_indices,
+        trainable_stages=trainable_stages,
+        fpn_channels=fpn_channels,
+        anchor_scale=anchor_scale,
+        sampling_ratio=sampling_ratio,
+        box_loss=box_loss,
+        **options,
+    )
+
+
+def _detector(
+    kind: type[nn.Module],
+    backbone: str,
+    num_classes: int,
+    *,
+    mask_size: int = 0,
+    pretrained_backbone: bool,
+    backbone_kwargs: Mapping[str, Any] | None,
+    out_indices: Sequence[int] | None,
+    trainable_stages: int | None,
+    fpn_channels: int,
+    anchor_scale: float,
+    sampling_ratio: int,
+    box_loss: str,
     **options: Any,
 ) -> nn.Module:
     if num_classes < 2:
