@@ -4,6 +4,7 @@ import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 from timm_attn.attach.closed import refuse_closed
@@ -15,6 +16,7 @@ from timm_attn.attention import ATTENTION, Attention, AttentionLayer, attention_
 ModelT = TypeVar('ModelT', bound=nn.Module)
 
 
+@torch.inference_mode(False)  # inference tensors cannot be trained later, and have no version counter
 def attach(
     model: ModelT,
     attention: str | Attention,
