@@ -15,6 +15,7 @@ def confusion(predictions: list[int], labels: list[int], classes: int) -> Confus
 
 def test_by_hand_with_an_absent_class_and_an_unlabelled_pixel() -> None:
     counted = confusion([0, 0, 1, 1, 0], [0, 1, 1, 1, IGNORED], classes=3)
+    assert counted.counts.tolist() == [[1, 0, 0], [1, 2, 0], [0, 0, 0]]  # rows are labels
     assert counted.ious().tolist() == pytest.approx([1 / 2, 2 / 3, 0])
     assert counted.metrics() == {'mIoU': pytest.approx((1 / 2 + 2 / 3) / 3), 'accuracy': pytest.approx(3 / 4)}
 
