@@ -35,6 +35,11 @@ def quantised() -> Any:
     return net
 
 
+@torch.inference_mode()
+def untrainable() -> Any:
+    return small()
+
+
 BAD: list[tuple[Callable[[], Any], dict[str, Any], str]] = [
     (lambda: timm.create_model('test_vit'), {}, r'blocks.0 gives tokens of shape .*choose a ConvNet, such as convnext'),
     (lambda: timm.create_model('test_vit'), {'at': 'stages'}, 'gives tokens of shape .*choose a ConvNet'),
@@ -66,6 +71,7 @@ BAD: list[tuple[Callable[[], Any], dict[str, Any], str]] = [
     (lambda: timm_attn.fuse(timm.create_model('resnet18_se').eval()), {}, 'is fused or traced'),
     (lambda: small(device='meta'), {'start': 'identity'}, 'is on the meta device and has no values'),
     (quantised, {}, r'is quantised \(fc\)'),
+    (untrainable, {}, r'is made under torch.inference_mode\(\) \(conv1'),
     (lambda: nn.DataParallel(small()), {}, 'is distributed'),
     (lambda: 'resnet18', {}, 'goes into an nn.Module, but got str'),
 ]

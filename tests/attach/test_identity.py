@@ -74,3 +74,14 @@ def test_simam_is_said_to_be_approximate() -> None:
     with pytest.warns(UserWarning, match='the start is approximate'):
         model = timm_attn.attach(timm.create_model('test_resnet').eval(), 'simam', start='identity')
     assert {row.factor for row in placements(model) if row.channels} == {None}
+
+
+@torch.inference_mode()
+def test_a_start_under_inference_mode_can_be_trained() -> None:
+    model = build('resnet10t')
+    with torch.inference_mode(False):
+        plain = build('resnet10t')
+    timm_attn.attach(plain, 'eca', start='identity')
+    assert not any(parameter.is_inference() for parameter in plain.parameters())
+    with pytest.raises(ValueError, match='made under torch.inference_mode'):
+        timm_attn.attach(model, 'eca', start='identity')

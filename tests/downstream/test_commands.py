@@ -91,7 +91,10 @@ DAMAGES: list[tuple[Any, str]] = [
     (lambda s: s.update(arch='resnet18_simam'), 'does not fit mask_rcnn on resnet18_simam: '),
     (lambda s: s.update(arch='hf-hub:someone/model'), "of the model 'hf-hub:someone/model', which the task"),
     (lambda s: s['options'].update(class_names=['a', 'b']), 'does not fit mask_rcnn on'),
-    (lambda s: s['recipe']['task_kwargs'].update(fpn_channels=10**6), 'does not fit mask_rcnn on'),
+    (lambda s: s['recipe']['task_kwargs'].update(fpn_channels=72), 'does not fit mask_rcnn on'),
+    (lambda s: s['recipe']['task_kwargs'].update(fpn_channels=10**9), 'a file may say texts and numbers up to 10,000'),
+    (lambda s: s['recipe']['task_kwargs'].update(anchor_scale=float('nan')), "task_kwargs 'anchor_scale': nan"),
+    (lambda s: s['recipe']['task_kwargs'].update(out_indices=[1] * 99), 'or at most 16 of them'),
     (lambda s: s['recipe']['task_kwargs'].update(pretrained_backbone=True), 'multiple values for'),
     (lambda s: s['recipe'].update(model_kwargs=dict(checkpoint_path='/tmp/x')), 'checkpoint_path'),
 ]

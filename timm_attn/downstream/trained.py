@@ -16,6 +16,7 @@ from timm_attn.figures.canvas import require_matplotlib
 from timm_attn.images import read_image
 from timm_attn.reports.numbers import check_numbers
 from timm_attn.training import checkpoint
+from timm_attn.training.bounds import short
 from timm_attn.training.processes import joined
 from timm_attn.training.recipe import usable
 from timm_attn.weights.metadata import class_names
@@ -23,6 +24,7 @@ from timm_attn.weights.trained import model_arguments
 
 # Keys of a recipe that only the user may say, not a file.
 _USERS = ('device', 'device_modules', 'pretrained')
+_MOST = 10_000  # a file's number: beyond any net's, and built in seconds
 
 
 def load(file: Path, changes: Mapping[str, Any] | None = None) -> tuple[nn.Module, TaskRecipe, list[str]]:
@@ -40,6 +42,7 @@ def load(file: Path, changes: Mapping[str, Any] | None = None) -> tuple[nn.Modul
     if 'task' not in said:
         raise ValueError(f'{file} is not of a downstream task: its recipe names none.')
     said['model_kwargs'] = model_arguments(file, said)  # those that a file may set
+    _check_options(file, said.get('task_kwargs'))
     recipe = task_recipe({**said, **(changes or {})}, f'The recipe in {file}')
     classes = class_names(state.get('options', {}).get('class_names'), file) or []
     name = state.get('arch', '')
@@ -55,6 +58,17 @@ def load(file: Path, changes: Mapping[str, Any] | None = None) -> tuple[nn.Modul
         model = task.build(name, recipe, classes)
     model.load_state_dict(tensors, strict=True)
     return model.eval(), recipe, classes
+
+
+def _check_options(file: Path, options: Any) -> None:
+    """Raises a ValueError for a value of a file's task_kwargs that is no text, truth value or number within bounds."""
+    for key, value in options.items() if isinstance(options, dict) else ():
+        values = value if isinstance(value, list) and len(value) <= 16 else [value]
+        if not all(v is None or isinstance(v, str) or (isinstance(v, int | float) and abs(v) <= _MOST) for v in values):
+            raise ValueError(
+                f'{file} has task_kwargs {short(key)}: {short(value)}, but a file may say texts and numbers up to '
+                f'{_MOST:,}, or at most 16 of them.'
+            )
 
 
 def evaluate(file: Path, data_dir: Path, changes: Mapping[str, Any] | None = None) -> dict[str, float]:
