@@ -6,19 +6,20 @@ from pathlib import Path
 from timm_attn.cli.parser import Commands, add_command, add_device, add_output
 
 _SET = 'values of the recipe to change'
+_MODEL = 'a backbone of the zoo or of timm, or the net that the recipe names, such as ssd300 or srresnet_bam'
 
 
 def add_commands(commands: Commands) -> None:
     """Adds the parsers; only a command that runs imports more than argparse."""
-    what = 'detection and instance segmentation with the backbones of timm and of the zoo'
+    what = 'detection, segmentation and super-resolution: train, evaluate, predict, demo'
     group = commands.add_parser('downstream', help=what, description=f'{what.capitalize()}.')
     inner = group.add_subparsers(metavar='COMMAND', required=True)
 
-    what = 'train a task by a recipe'
+    what = 'train a model by a recipe of a downstream task'
     example = '--config simam_coco_faster --model resnet50_simam --data-dir COCO --output OUT'
     command = add_command(inner, 'train', _train, what, example=example)
     command.add_argument('--config', required=True, metavar='RECIPE', help="a recipe's name, or a YAML file")
-    command.add_argument('--model', required=True, metavar='NAME', help='the backbone, of the zoo or of timm')
+    command.add_argument('--model', required=True, metavar='NAME', help=_MODEL)
     command.add_argument('--data-dir', type=Path, default=Path('.'), metavar='DATA', help='the folder of the data set')
     add_output(command, 'the folder of the run', required=True)
     command.add_argument('--resume', action='store_true', help='go on where the run in --output ended')
@@ -33,12 +34,14 @@ def add_commands(commands: Commands) -> None:
     command.add_argument('--set', nargs='+', action='extend', default=[], metavar='KEY=VALUE', help=_SET)
     add_device(command)
 
-    what = 'what a trained model finds on pictures, drawn and as numbers'
+    what = 'what a trained model makes of pictures, as pictures and numbers'
     command = add_command(inner, 'predict', _predict, what, example='OUT/last.safetensors street.jpg --output FOUND')
     command.add_argument('checkpoint', type=Path, help='last.safetensors or last.pth.tar of a run')
     command.add_argument('pictures', type=Path, nargs='+', metavar='IMAGE')
     add_output(command, 'the folder of the files; default: this one', default=Path('.'))
-    command.add_argument('--numbers', choices=('csv', 'json'), default='csv', help='beside it; default: %(default)s')
+    command.add_argument(
+        '--numbers', choices=('csv', 'json'), default='csv', help='format of the numbers; default: %(default)s'
+    )
     add_device(command)
 
     what = 'trains a detector on scenes of bundled pictures, and shows what it finds; no network'

@@ -13,11 +13,11 @@ def add_commands(commands: Commands) -> None:
     command.add_argument('pattern', nargs='?', default='*', help='a glob; default: all')
 
     command = add_command(commands, 'info', _info, 'what a model is', example='resnet50_simam')
-    command.add_argument('name')
+    command.add_argument('name', help='a model of the zoo or of timm')
 
-    what = 'where attention can go in a model of timm or of the zoo, without building it with values'
+    what = 'where `attach` can put attention into a model of timm or of the zoo; no weights are loaded'
     command = add_command(commands, 'places', _places, what, example='convnext_tiny')
-    command.add_argument('name')
+    command.add_argument('name', help='a model of the zoo or of timm')
 
     what = 'shows a bundled checkpoint: accuracy, fine-tuning, a picture; no network'
     command = add_command(commands, 'demo', _demo, what, example='--output demo.png')
@@ -26,7 +26,9 @@ def add_commands(commands: Commands) -> None:
 
     what = "the papers' tables of parameters and operations beside what our models have"
     command = add_command(commands, 'paper', _paper, what, example="'BAM 4'")
-    command.add_argument('table', nargs='?', help='default: all')
+    command.add_argument(
+        'table', nargs='?', help="a paper and the number of its table, such as 'SimAM 3'; default: all"
+    )
     command.add_argument('--format', choices=('md', 'json', 'csv'), default='md')
 
 

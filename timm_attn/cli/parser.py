@@ -40,7 +40,8 @@ def add_net(
 ) -> None:
     """A net, by --model, as the first argument or by its checkpoint, followed by its inputs; see net_and_inputs."""
     names = ' '.join(filter(None, ('[NAME]', inputs, '...' if several else '')))
-    command.add_argument('arguments', nargs='*', metavar=names, help='a model of the zoo or of timm, and the inputs')
+    what = 'a model of the zoo or of timm' + ', and the inputs' * bool(inputs)
+    command.add_argument('arguments', nargs='*', metavar=names, help=what)
     command.add_argument('--model', metavar='NAME', help='instead of the first argument')
     if checkpoint:
         what = 'its weights, and its model where it names one; default: the pretrained weights'

@@ -50,13 +50,15 @@ def add_commands(commands: Commands) -> None:
 
 
 def _add_second_net(command: argparse.ArgumentParser) -> None:
-    command.add_argument('--against', metavar='NAME2', help='a second net')
-    command.add_argument('--against-checkpoint', type=Path, metavar='FILE', help='its weights')
+    command.add_argument('--against', metavar='NAME2', help='a second net, to compare with')
+    command.add_argument('--against-checkpoint', type=Path, metavar='FILE', help='the weights of the second net')
 
 
 def _add_files(command: argparse.ArgumentParser) -> None:
     add_output(command, 'a .png or .svg; default: NAME_COMMAND.png')
-    command.add_argument('--numbers', choices=('csv', 'json'), default='csv', help='beside it; default: %(default)s')
+    command.add_argument(
+        '--numbers', choices=('csv', 'json'), default='csv', help='format of the numbers; default: %(default)s'
+    )
 
 
 def _nets(args: argparse.Namespace, name: str | None) -> list['Net']:

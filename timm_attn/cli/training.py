@@ -26,7 +26,7 @@ def add_commands(commands: Commands) -> None:
     command.add_argument('--freeze', action='store_true', help='train the classifier alone')
     what = 'validate on that many of the training images, or that share of them, which are not trained on: 500 or 0.2'
     command.add_argument('--holdout', type=_count_or_share, metavar='N', help=what)
-    command.add_argument('--tensorboard', action='store_true')
+    command.add_argument('--tensorboard', action='store_true', help="write TensorBoard's files into --output")
     command.add_argument('--confusion', action='store_true', help='draw confusion.png at the end')
 
     what = 'search an option of the attention on a part of the training images'
@@ -37,7 +37,7 @@ def add_commands(commands: Commands) -> None:
     command = _on_images(commands, 'sweep', what, _sweep, example=example)
     add_output(command, 'the folder of the runs', required=True)
     command.add_argument('--attn-kwarg', required=True, help='such as e_lambda, reduction, dilation or kernel_size')
-    command.add_argument('--values', nargs='+', required=True)
+    command.add_argument('--values', nargs='+', required=True, help='of that option; each is trained')
     what = 'runs per value, each with its seed; default: %(default)s'
     command.add_argument('--repeats', type=int, default=5, help=what)
     what = 'training images kept for validation, or their share; default: 5000'
@@ -47,7 +47,8 @@ def add_commands(commands: Commands) -> None:
     command = add_command(commands, 'curves', _curves, what, example='OUT_PLAIN OUT_SIMAM')
     command.add_argument('runs', nargs='+', type=Path, help='the --output of a training')
     add_output(command, 'the picture, .png or .svg; default: %(default)s', default=Path('curves.png'))
-    command.add_argument('--metrics', nargs='+', choices=('loss', 'top1', 'top5'), default=['top1', 'top5'])
+    what = 'one panel each; default: top1 top5'
+    command.add_argument('--metrics', nargs='+', choices=('loss', 'top1', 'top5'), default=['top1', 'top5'], help=what)
 
     what = 'the accuracy of a model on a folder of images'
     example = '--checkpoint OUT/last.pth.tar --data-dir MY_IMAGES'

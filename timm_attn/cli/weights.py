@@ -24,11 +24,11 @@ def add_commands(commands: Commands) -> None:
     what = 'hash every file that is here again; exit status 1 on any mismatch'
     add_command(commands, 'verify', _verify, what, example='')
 
-    for name, run, what in (
-        ('path', _path, 'the verified file of a checkpoint, fetched where need be'),
-        ('remove', _remove, 'delete the local files of a fetched or imported checkpoint'),
+    for name, run, what, example in (
+        ('path', _path, 'the verified file of a checkpoint, fetched where need be', 'cifar_resnet20_simam.fmnist'),
+        ('remove', _remove, 'delete the local files of a fetched or imported checkpoint', 'resnet50_cbam.osmr_in1k'),
     ):
-        command = add_command(commands, name, run, what, example='cifar_resnet20_simam.fmnist')
+        command = add_command(commands, name, run, what, example=example)
         command.add_argument('name', help='NAME or NAME.TAG')
 
     what = 'convert a downloaded checkpoint of others and keep it'
