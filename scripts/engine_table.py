@@ -29,9 +29,9 @@ HEAD = f"""# Engines
 Small nets with each attention, in the engines that nets are deployed to, against torch in float32 on the CPU. Made by
 `python scripts/engine_table.py`.
 
-Numbers are the largest difference of a logit relative to the largest logit; up to {LARGEST_DIFFERENCE:g} it works. With INT8
-they are the signal to noise in dB; from {LEAST_SIGNAL:g} it works. They are those of the worst of three inputs: {EXAMPLE},
-for which the net was converted, {OTHERS[0]} and {OTHERS[1]}. Engines with "one size" run the first alone.
+Numbers are the largest difference of a logit relative to the largest logit; up to {LARGEST_DIFFERENCE:g} it works.
+With INT8 they are the signal to noise in dB; from {LEAST_SIGNAL:g} it works. They are of the worst of three inputs:
+{EXAMPLE}, for which the net was converted, {OTHERS[0]} and {OTHERS[1]}. Engines with "one size" run the first alone.
 """
 
 
