@@ -63,7 +63,7 @@ def _on_images(commands: Commands, name: str, what: str, run: Run, *, example: s
     """A command that reads images by a recipe."""
     command = add_command(commands, name, _keeping_memory(run), what, example=example)
     tests = name == 'validate'
-    what = "a recipe's name, or a YAML file in timm's vocabulary"
+    what = "a recipe's name, or a YAML file with the keys of timm's train.py"
     command.add_argument('--config', required=not tests, metavar='RECIPE', help=what)
     what = 'values of the recipe to change'
     command.add_argument('--set', nargs='+', action='extend', default=[], metavar='KEY=VALUE', help=what)

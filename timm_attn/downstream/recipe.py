@@ -1,4 +1,4 @@
-"""A recipe of a downstream task: the keys of a training, in the same vocabulary, and the task's own."""
+"""A recipe of a downstream task: the keys of a training and the task's own."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields

@@ -1,4 +1,4 @@
-"""A recipe: a YAML file in the vocabulary of timm's train.py."""
+"""A recipe: a YAML file with the keys of timm's train.py."""
 
 import importlib
 import math
