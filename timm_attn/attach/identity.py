@@ -69,7 +69,7 @@ def start_as_identity(
         warnings.warn(
             f'The start of layers that replace trained attention is approximate, by its mean gate: the outputs of '
             f'{type(model).__name__} differ by {share:.1%} of their size on {on}.',
-            stacklevel=3,
+            stacklevel=4,  # the caller of attach, which has a decorator
         )
     return Started([_factor(layer) for layer in layers], gates, folds)
 
