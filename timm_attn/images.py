@@ -1,11 +1,15 @@
 """Image files, decoded or refused in one sentence, the same way for reports and training."""
 
+import io
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
 import numpy as np
+import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
+
+from timm_attn.files import write_whole
 
 # What is white in the modes of more than 8 bits; some versions of Pillow open 16-bit files as I.
 _WHITE = {**dict.fromkeys(('I;16', 'I;16L', 'I;16B', 'I;16N', 'I'), 65535), 'F': 1}
@@ -70,3 +74,14 @@ def _in_8_bits(image: Image.Image) -> Image.Image:
     if not (low >= 0 and high <= white):  # NaN is neither
         raise ValueError(f'it has mode {image.mode} and values from {low:g} to {high:g}, valid are 0 to {white}')
     return Image.fromarray((values / (white / 255)).round().astype(np.uint8))
+
+
+def write_png(path: Path, pixels: npt.NDArray[np.uint8]) -> None:
+    """Writes a picture (H, W, 3) of 0 ... 255 as PNG, whatever the name of the file ends with.
+
+    Raises:
+        RuntimeError: it cannot be written; an old one is still there.
+    """
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format='PNG')
+    write_whole(path, buffer.getbuffer())

@@ -85,3 +85,24 @@ def test_a_start_under_inference_mode_can_be_trained() -> None:
     assert not any(parameter.is_inference() for parameter in plain.parameters())
     with pytest.raises(ValueError, match='made under torch.inference_mode'):
         timm_attn.attach(model, 'eca', start='identity')
+
+
+@pytest.mark.parametrize('example', [torch.full((1, 3, 64, 64), float('nan')), torch.zeros(0, 3, 64, 64)])
+def test_examples_that_no_start_can_be_checked_on(example: torch.Tensor) -> None:
+    model = build('resnet10t')
+    with pytest.raises(ValueError, match='ResNet has no outputs, or none that are finite, on the example'):
+        timm_attn.attach(model, 'eca', start='identity', example=example)
+    with pytest.raises(ValueError, match='none that are finite, on noise'), torch.device('meta'):
+        timm_attn.attach(timm.create_model('resnet10t').eval(), 'eca', start='identity')
+
+
+@pytest.mark.parametrize('replace', [False, True])
+def test_a_net_of_several_outputs(replace: bool) -> None:
+    """Features of timm's feature extractor are a list."""
+    torch.manual_seed(0)
+    model = timm.create_model('seresnet18' if replace else 'resnet10t', features_only=True, out_indices=(1, 2)).eval()
+    x = torch.randn(1, 3, 64, 64)
+    expected = [features.detach() for features in model(x)]
+    timm_attn.attach(model, 'eca', start='identity', replace=replace, example=x)
+    for ours, theirs in zip(model(x), expected, strict=True):
+        assert (ours - theirs).abs().max() <= (0.5 if replace else 1e-4) * theirs.abs().max()

@@ -59,6 +59,30 @@ def test_figures(tmp_path: Path) -> None:
     assert found[:4] == (60, 100.0, 100.0, 100.0) and found.sqnr > 30 and (tmp_path / 'net.onnx').exists()
 
 
+@pytest.mark.parametrize(
+    ('weight', 'calibrated', 'tested', 'message'),
+    [
+        (1.0, 0, 1, 'The ranges of the maps need at least one batch of images'),
+        (1.0, 1, 0, 'The accuracy needs at least one batch of images'),
+        (float('nan'), 1, 1, 'onnxruntime finds no ranges of the maps, which may not be finite'),
+        (1e38, 1, 1, 'The net has logits that are not finite'),
+    ],
+)
+def test_what_has_no_figures_is_refused(
+    weight: float, calibrated: int, tested: int, message: str, tmp_path: Path
+) -> None:
+    net, x = Split([weight] * 3).eval(), images_of((100.0, 100.0, 100.0))
+    with pytest.raises(ValueError, match=message):
+        int8.quantize(net, [x] * calibrated, [(x, torch.arange(60) % 3)] * tested, tmp_path / 'net.onnx', 100)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_net_of_zeros_has_figures(tmp_path: Path) -> None:
+    x = images_of((1.0, 1.0, 1.0))
+    found = int8.quantize(Split([0.0] * 3).eval(), [x], [(x, torch.arange(60) % 3)], tmp_path / 'net.onnx')
+    assert (found.agreement, found.sqnr) == (100, 0)
+
+
 def test_nothing_is_written_that_lost_too_much(tmp_path: Path) -> None:
     """The last class lies below half a step of the common range, so its maps become zeros."""
     output = tmp_path / 'net.onnx'

@@ -72,6 +72,26 @@ DAMAGES: list[tuple[Callable[[Any], object], str]] = [
     (lambda c: first(c).update(bbox=[40, 2, 5, 5]), r'has the bbox \[40, 2, 5, 5], outside its picture of 32 x 32'),
     (lambda c: first(c).update(bbox=[2, 2, 5]), r'has the bbox \[2, 2, 5], but it must be \[x, y, width, height]'),
     (lambda c: first(c).update(bbox=[2, 2, 5, float('nan')]), r'has the bbox \[2, 2, 5, nan], but it must be'),
+    (lambda c: c['images'][1].update(id=None), 'row 1 of its images has the id None, but it must be an integer'),
+    (lambda c: c['images'][0].update(width='32'), "row 0 of its images has the width '32', but it must be a whole"),
+    (lambda c: c['images'][0].update(file_name=5), 'row 0 of its images has the file_name 5, but it must be the path'),
+    (lambda c: c['images'][0].update(file_name='../a.png'), "has the file_name '../a.png', but it must be the path of"),
+    (lambda c: c['images'][0].update(file_name='/a.png'), "has the file_name '/a.png', but it must be the path of a"),
+    (lambda c: c['images'][0].update(file_name='\ud800'), 'row 0 of its images has the file_name .* must be the path'),
+    (lambda c: c['images'][1].update(id=100), 'has two images with the id 100'),
+    (lambda c: c['categories'][1].update(id=1), 'has two categories with the id 1'),
+    (
+        lambda c: c['categories'][0].update(name=None),
+        'row 0 of its categories has the name None, but it must be a text',
+    ),
+    (lambda c: c['categories'][0].update(name='a\nb'), 'has class names .* but it must be'),
+    (lambda c: first(c).update(image_id=[1]), r'annotation 1 has the image_id \[1], but it must be an integer'),
+    (lambda c: first(c).update(category_id=True), 'annotation 1 has the category_id True, but it must be an integer'),
+    (lambda c: first(c).update(bbox=[10**400, 2, 5, 5]), r'has the bbox \[1000.*, but it must be \[x, y'),
+    (lambda c: first(c).update(bbox=['1', 2, 5, 5]), r"has the bbox \['1', 2, 5, 5], but it must be \[x, y"),
+    (lambda c: first(c).update(area=float('nan')), 'annotation 1 has the area nan, but it must be a number from 0 on'),
+    (lambda c: first(c).update(area=None), 'annotation 1 has the area None, but it must be a number from 0 on'),
+    (lambda c: first(c).update(iscrowd='0'), "annotation 1 has the iscrowd '0', but it must be 0 or 1"),
     (lambda c: [row.update(iscrowd=1) for row in c['annotations']], 'has no picture with a box to train on'),
 ]
 
@@ -85,6 +105,35 @@ def test_annotations_that_are_refused(damage: Callable[[Any], object], message: 
     with pytest.raises(ValueError, match=message) as caught:
         Coco(tmp_path, 'train2017', training=True)
     assert str(file) in str(caught.value)
+
+
+def run_lengths(counts: Any, side: int = 32) -> dict[str, Any]:
+    return dict(size=[side, side], counts=counts)
+
+
+SEGMENTATIONS: list[tuple[Any, str]] = [
+    ([], r'must be polygons or run lengths, but is \[]'),
+    ([[1, 2, 3, 4, 5, 6, 7]], 'has a polygon that is not x1, y1, x2, y2 ... in and near 32 x 32 pixels'),
+    ([[float('nan'), 2, 3, 4, 5, 6]], 'has a polygon that is not'),
+    ([[1e9, 2, 3, 4, 5, 6]], 'has a polygon that is not'),  # would be drawn in 100 GB
+    ([['a', 2, 3, 4, 5, 6]], 'has a polygon that is not'),
+    (run_lengths([0, 40_000**2], 40_000), r'must have the size \[32, 32], \(H, W\) of its picture'),
+    (run_lengths([0, 5]), 'decoded 5 pixels but expected 1024'),
+    (run_lengths([0, 5000]), 'cannot be drawn: RLE counts exceed the mask dimensions'),
+    (run_lengths([-5, 1029]), 'cannot be drawn: Unable to cast Python instance'),
+    (run_lengths(5), "must be polygons or run lengths, but is {'counts': 5"),
+]
+
+
+@pytest.mark.parametrize(('segmentation', 'message'), SEGMENTATIONS)
+def test_segmentations_that_are_refused(segmentation: Any, message: str, tmp_path: Path) -> None:
+    file = write_coco(tmp_path, 2, 1) / 'annotations' / 'instances_train2017.json'
+    content = json.loads(file.read_text())
+    first(content).update(segmentation=segmentation)
+    file.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=message) as caught:
+        Coco(tmp_path, 'train2017', masks=True)[0]
+    assert f'{file}: annotation 1: ' in str(caught.value) and '\n' not in str(caught.value)
 
 
 def test_missing_files(root: Path, tmp_path: Path) -> None:

@@ -84,6 +84,11 @@ def test_predict_without_a_detection(run: Path, scene: Path, capsys: pytest.Capt
     assert Path(out.split()[1]).read_text() == 'class,score,x1,y1,x2,y2\n'
 
 
+def first(state: Any) -> str:
+    """The key of a checkpoint's first tensor."""
+    return next(iter(state['state_dict']))
+
+
 DAMAGES: list[tuple[Any, str]] = [
     (lambda s: s['recipe'].pop('task'), 'is not of a downstream task: its recipe names none'),
     (lambda s: s['recipe'].update(task='pose'), "task: 'pose', but the tasks are"),
@@ -96,6 +101,11 @@ DAMAGES: list[tuple[Any, str]] = [
     (lambda s: s['recipe']['task_kwargs'].update(anchor_scale=float('nan')), "task_kwargs 'anchor_scale': nan"),
     (lambda s: s['recipe']['task_kwargs'].update(out_indices=[1] * 99), 'or at most 16 of them'),
     (lambda s: s['recipe']['task_kwargs'].update(pretrained_backbone=True), 'multiple values for'),
+    (lambda s: s.update(state_dict=None), 'is damaged: its state_dict is None'),
+    (lambda s: s['state_dict'].update({first(s): 'x'}), "is 'x', no tensor"),
+    (lambda s: s['state_dict'][first(s)].fill_(float('nan')), 'has values that are not real and finite'),
+    (lambda s: s['state_dict'].update({first(s): s['state_dict'][first(s)] + 1j}), 'has values that are not real and'),
+    (lambda s: s['state_dict'].update({first(s): s['state_dict'][first(s)].int()}), 'needs another shape or type'),
     (lambda s: s['recipe'].update(model_kwargs=dict(checkpoint_path='/tmp/x')), 'checkpoint_path'),
 ]
 
@@ -124,6 +134,15 @@ def test_bad_arguments(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
     said = fail_cli(capsys, *train, 'simam_coco_faster', '--data-dir', tmp_path)
     assert 'There is no folder' in said and 'train2017 of pictures' in said
     assert not (tmp_path / 'out').exists()
+
+
+def test_two_pictures_of_one_name(run: Path, scene: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other = scene.parent / 'other' / 'scene.jpg'
+    other.parent.mkdir()
+    read_image(scene).save(other)
+    found = scene.parent / 'found'
+    said = fail_cli(capsys, 'downstream', 'predict', run / 'last.safetensors', scene, other, '--output', found)
+    assert f'{scene} and {other} would both be written to {found / "scene"}_...' in said and not found.exists()
 
 
 def test_coco_without_its_library(monkeypatch: pytest.MonkeyPatch, run: Path, capsys: Any) -> None:

@@ -6,13 +6,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
 from tests.support.miniature import write_ade20k, write_pictures, write_voc
 from timm_attn.cli import main
-from timm_attn.downstream import super_resolution, voc_detection
+from timm_attn.downstream import scene_parsing, super_resolution, voc_detection
 from timm_attn.downstream.data.scenes import Scenes
 from timm_attn.downstream.ssd import CHANNELS, SIZES
 from timm_attn.downstream.trained import evaluate, load
@@ -103,6 +104,30 @@ def test_super_resolution_goes_through_the_commands_and_beats_bicubic(
     large = np.asarray(Image.open(tmp_path / 'large/small_srresnet.png'))
     assert large.shape == (400, 524, 3)
     assert np.abs(large.astype(float) - super_resolution.bicubic(astronaut[:100, :131])).mean() < 5
+
+
+class Same(nn.Module):
+    """A net whose output is its input, as a picture or as maps of three classes."""
+
+    def forward(self, x: Tensor, full_size: bool = True) -> Tensor:
+        return x
+
+
+@pytest.mark.parametrize('task', [scene_parsing, super_resolution])
+def test_a_predicted_picture_is_written_whole_or_not_at_all(
+    tmp_path: Path, task: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picture, image = tmp_path / 'found' / 'a.png', torch.rand(3, 64, 64)
+    task.predict(Same(), image, ['a', 'b', 'c'], picture, 'csv')
+    before = picture.read_bytes()
+
+    def full(source: object, target: object) -> None:
+        raise OSError(28, 'No space left on device')
+
+    monkeypatch.setattr('os.replace', full)
+    with pytest.raises(RuntimeError, match='a.png .* cannot be written: No space left on device'):
+        task.predict(Same(), 1 - image, ['a', 'b', 'c'], picture, 'csv')
+    assert picture.read_bytes() == before
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,8 @@ BOX = '<xmin>{}</xmin><ymin>{}</ymin><xmax>{}</xmax><ymax>{}</ymax>'
         (XML.format(BOX.format(9, 1, 9, 9)), "a box of 'cat' has the corners 9, 1, 9, 9"),
         (XML.format(BOX.format('nan', 1, 9, 9)), "a box of 'cat' has the corners nan, 1, 9, 9"),
         (XML.format(BOX.format('one', 1, 9, 9)), 'could not convert string'),
+        ('<html/>', 'is not an annotation of VOC: it begins with <html>'),
+        ('<?xml version="1.0" encoding="foo"?><annotation/>', 'is not an annotation of VOC: unknown encoding: foo'),
         (XML.format(BOX.format(1, 1, 9, 99)), 'has a box outside its picture of 64 x 64'),
     ],
 )
@@ -69,6 +71,33 @@ def test_a_voc_that_is_not_there(tmp_path: Path) -> None:
     (root / 'VOCdevkit/VOC2007/Annotations/001001.xml').unlink()
     with pytest.raises(FileNotFoundError, match='test.txt names 001001, but there is no .*Annotations/001001.xml'):
         Voc(root, '2007_test')
+
+
+@pytest.mark.parametrize(
+    ('names', 'message'),
+    [
+        (b'001000\n001000\n', "has the picture '001000', 2 times"),
+        (b'../../001000\n', "has the picture '../../001000', which is no name of a file"),
+        (b'\xff\n', 'is not a list of pictures'),
+    ],
+)
+def test_lists_of_voc_that_are_refused(tmp_path: Path, names: bytes, message: str) -> None:
+    root = write_voc(tmp_path)
+    (root / 'VOCdevkit/VOC2007/ImageSets/Main/test.txt').write_bytes(names)
+    with pytest.raises(ValueError, match=f'test.txt {message}'):
+        Voc(root, '2007_test')
+
+
+def test_pictures_of_more_pixels_than_pillow_opens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = write_ade20k(tmp_path)
+    folder = write_pictures(tmp_path, test=[np.zeros((96, 96, 3), np.uint8)])
+    samples = Ade20k(root, 'validation')
+    monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 1000)
+    with pytest.raises(ValueError, match=r'0.png cannot be read as an image: .*9216 pixels.* exceeds limit'):
+        Pictures(folder, 'test')
+    monkeypatch.setattr('timm_attn.downstream.data.ade20k.read_image', lambda file: Image.new('RGB', (64, 64)))
+    with pytest.raises(ValueError, match=r'0.png cannot be read as a label map: .*4096 pixels.* exceeds limit'):
+        samples[0]
 
 
 def test_pictures_without_a_box_are_not_trained_on(tmp_path: Path) -> None:
@@ -97,6 +126,13 @@ def test_ade20ks_names_are_those_of_its_file(tmp_path: Path) -> None:
     (root / 'objectInfo150.txt').write_text('\n'.join(lines[:-1]))
     with pytest.raises(ValueError, match='names 149 classes, but there are 150'):
         Ade20k(root, 'training')
+
+
+def test_names_of_ade20k_that_are_no_text(tmp_path: Path) -> None:
+    root = write_ade20k(tmp_path)
+    (root / 'objectInfo150.txt').write_bytes(b'\xff\n' * 151)
+    with pytest.raises(ValueError, match='objectInfo150.txt does not name classes'):
+        Ade20k(root, 'validation')
 
 
 @pytest.mark.parametrize(

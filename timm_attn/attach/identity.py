@@ -14,6 +14,7 @@ from timm_attn.attach.spot import Spot
 from timm_attn.attention import AttentionLayer, SimAM, attention_layers
 from timm_attn.warm_start.folds import Fold
 from timm_attn.warm_start.start import start
+from timm_attn.warm_start.walk import tensors_in
 
 _ROUNDING = 1e-3  # of the largest output
 
@@ -41,6 +42,9 @@ def start_as_identity(
     before = {key: value.clone() for key, value in model.state_dict().items()}
     images = torch.randn_like(example_of(model)) if example is None else example
     expected = _outputs(model, images)
+    if expected.is_meta or not len(expected) or not expected.isfinite().all():
+        what = 'noise' if example is None else 'the example'
+        raise ValueError(f'{type(model).__name__} has no outputs, or none that are finite, on {what}: it has no start.')
     replaced = any(spot.replace for spot in spots)
     gates = mean_gates(model, spots, images, drawn=example is None) if replaced else [None] * len(spots)
     undo = put()
@@ -65,16 +69,17 @@ def start_as_identity(
         warnings.warn(
             f'The start of layers that replace trained attention is approximate, by its mean gate: the outputs of '
             f'{type(model).__name__} differ by {share:.1%} of their size on {on}.',
-            stacklevel=3,
+            stacklevel=4,  # the caller of attach, which has a decorator
         )
     return Started([_factor(layer) for layer in layers], gates, folds)
 
 
 @torch.no_grad()
 def _outputs(model: nn.Module, images: Tensor) -> Tensor:
+    """All that a net returns, as one vector."""
     with in_evaluation(model):
-        outputs: Tensor = model(images)
-    return outputs.double()
+        outputs = list(tensors_in(model(images)))
+    return torch.cat([output.double().flatten() for output in outputs])
 
 
 def _factor(layer: nn.Module) -> float | None:

@@ -52,13 +52,16 @@ def quantize(
         most_lost: points of top-1; a file that lost more is not written.
 
     Raises:
-        ValueError: the output is there already or is no .onnx file, or INT8 lost too much.
+        ValueError: the output is there already or is no .onnx file, there are no images, the net's maps or logits are
+            not finite, or INT8 lost too much.
         RuntimeError: onnx or onnxruntime is not installed.
     """
     require_onnxruntime()
     check_output(output)
     images = iter(calibration)
-    first = next(images)
+    first = next(images, None)
+    if first is None:
+        raise ValueError('The ranges of the maps need at least one batch of images, but there is none.')
     content = quantized(onnx_file(model, first), chain([first], images))
     found = compared(model, content, test)
     if not found.before - found.after <= most_lost:
@@ -112,6 +115,8 @@ def quantized(model: bytes, batches: Iterable[Tensor]) -> bytes:
         logging.disable(logging.WARNING)  # of norms, which have no second axis, and of an optional step before this
         try:
             quantize_static(loaded, file, _Reader(batches), QuantFormat.QDQ, per_channel=True, reduce_range=True)
+        except AssertionError as error:
+            raise ValueError(f'onnxruntime finds no ranges of the maps, which may not be finite: {error}.') from error
         finally:
             logging.disable(logging.NOTSET)
         return file.read_bytes()
@@ -137,11 +142,15 @@ def compared(model: nn.Module, content: bytes, test: Iterable[tuple[Tensor, Tens
     seen, hits, signal, noise = 0, torch.zeros(3, dtype=torch.int64), 0.0, 0.0
     for images, labels in test:
         logits = model(images).double()
+        if not logits.isfinite().all():
+            raise ValueError('The net has logits that are not finite, with which no others can be compared.')
         theirs = torch.from_numpy(session.run(None, {'images': images.numpy()})[0]).double()
         classes, other = logits.argmax(dim=1), theirs.argmax(dim=1)
         seen += len(labels)
         hits += torch.stack([classes == labels, other == labels, classes == other]).sum(dim=1)
         signal += logits.square().sum().item()
         noise += (theirs - logits).square().sum().item()
+    if not seen:
+        raise ValueError('The accuracy needs at least one batch of images, but there is none.')
     before, after, agreement = (100 * hits / seen).tolist()
-    return Int8(seen, before, after, agreement, 10 * math.log10(signal / max(noise, 1e-30)))
+    return Int8(seen, before, after, agreement, 10 * math.log10(max(signal, 1e-30) / max(noise, 1e-30)))

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from timm.data.constants import IMAGENET_DEFAULT_MEAN
 from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as v2
@@ -19,6 +18,7 @@ from timm_attn.downstream.metrics.miou import IGNORED, Confusion
 from timm_attn.downstream.metrics.psnr import to_uint8
 from timm_attn.downstream.recipe import TaskRecipe
 from timm_attn.downstream.upernet import upernet
+from timm_attn.images import write_png
 from timm_attn.reports.numbers import write_numbers
 from timm_attn.training.processes import Processes
 
@@ -118,8 +118,7 @@ def predict(model: nn.Module, image: Tensor, classes: Sequence[str], picture: Pa
     found = _at_size(model(whole[None], full_size=False)[0], size).cpu().numpy()
     colours = np.array([_colour(number) for number in range(len(classes))])
     blended = (to_uint8(image).astype(np.float64) + 255 * colours[found]) / 2
-    picture.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(blended.round().astype(np.uint8)).save(picture)
+    write_png(picture, blended.round().astype(np.uint8))
     shares = np.bincount(found.ravel(), minlength=len(classes)) / found.size
     rows = [
         {'class': classes[i], 'share': round(float(shares[i]), 4), 'colour': _hex(colours[i])}

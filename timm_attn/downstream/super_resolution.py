@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor, nn
 
 from timm_attn.downstream.data.pictures import Patches, Pictures
@@ -17,6 +16,7 @@ from timm_attn.downstream.metrics.psnr import to_uint8, y_psnr, y_ssim
 from timm_attn.downstream.recipe import TaskRecipe
 from timm_attn.downstream.resize import imresize_uint8
 from timm_attn.downstream.srresnet import srresnet
+from timm_attn.images import write_png
 from timm_attn.training.processes import Processes
 
 NETS = ('srresnet',)
@@ -89,6 +89,5 @@ def compare(made: Any, real: Any, plain: Any) -> dict[str, float]:
 @torch.inference_mode()
 def predict(model: nn.Module, image: Tensor, classes: Sequence[str], picture: Path, numbers: str) -> Sequence[Path]:
     """Writes the picture four times as large; there are no numbers."""
-    picture.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(to_uint8(model(image[None])[0])).save(picture)
+    write_png(picture, to_uint8(model(image[None])[0]))
     return [picture]

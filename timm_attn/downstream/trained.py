@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torchvision.transforms.functional import pil_to_tensor
 
 from timm_attn.downstream.loaders import validation_loader
@@ -47,13 +47,19 @@ def load(file: Path, changes: Mapping[str, Any] | None = None) -> tuple[nn.Modul
     classes = class_names(state.get('options', {}).get('class_names'), file) or []
     name = state.get('arch', '')
     task, tensors = task_of(recipe), state['state_dict']
+    _check_tensors(file, tensors)
     if not task.knows(name):
         raise ValueError(f'{file} is of the model {name!r}, which the task {recipe.task} does not have.')
     with usable(), torch.device('meta'):  # its options may be those of a much larger model
         wanted = task.build(name, recipe, classes).state_dict()
-    shapes = [{key: value.shape for key, value in tensors_of.items()} for tensors_of in (tensors, wanted)]
-    if differing := sorted(key for key in {*tensors} | {*wanted} if shapes[0].get(key) != shapes[1].get(key)):
-        raise ValueError(f'{file} does not fit {recipe.task} on {name}: {differing[0]} has or needs another shape.')
+    forms = [
+        {key: (value.shape, value.is_floating_point()) for key, value in tensors_of.items()}
+        for tensors_of in (tensors, wanted)
+    ]
+    if differing := sorted(key for key in {*tensors} | {*wanted} if forms[0].get(key) != forms[1].get(key)):
+        raise ValueError(
+            f'{file} does not fit {recipe.task} on {name}: {differing[0]} has or needs another shape or type.'
+        )
     with usable():
         model = task.build(name, recipe, classes)
     model.load_state_dict(tensors, strict=True)
@@ -69,6 +75,17 @@ def _check_options(file: Path, options: Any) -> None:
                 f'{file} has task_kwargs {short(key)}: {short(value)}, but a file may say texts and numbers up to '
                 f'{_MOST:,}, or at most 16 of them.'
             )
+
+
+def _check_tensors(file: Path, tensors: Any) -> None:
+    """Raises a ValueError unless a file's state dict has finite real tensors alone."""
+    if not isinstance(tensors, Mapping):
+        raise ValueError(f'{file} is damaged: its state_dict is {short(tensors)}.')
+    for key, tensor in tensors.items():
+        if not isinstance(tensor, Tensor):
+            raise ValueError(f'{file} is damaged: its state_dict {short(key)} is {short(tensor)}, no tensor.')
+        if tensor.is_complex() or not tensor.isfinite().all():
+            raise ValueError(f'{file} is damaged: its state_dict {short(key)} has values that are not real and finite.')
 
 
 def evaluate(file: Path, data_dir: Path, changes: Mapping[str, Any] | None = None) -> dict[str, float]:
@@ -98,10 +115,17 @@ def predict(
         output: the folder of the files.
 
     Raises:
-        FileNotFoundError, ValueError: see load; or a picture cannot be read.
+        FileNotFoundError, ValueError: see load; or a picture cannot be read, or two have the same name.
     """
     require_matplotlib()
     check_numbers(numbers)
+    stems: dict[str, Path] = {}
+    for path in pictures:
+        if path.stem in stems:
+            raise ValueError(
+                f'{stems[path.stem]} and {path} would both be written to {output / path.stem}_...: predict them apart.'
+            )
+        stems[path.stem] = path
     images = [pil_to_tensor(read_image(path)).float() / 255 for path in pictures]
     model, recipe, classes = load(file)
     task = task_of(recipe)

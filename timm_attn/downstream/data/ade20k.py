@@ -70,8 +70,8 @@ def _labels(file: Path) -> Tensor:
             if image.mode not in ('L', 'P'):
                 raise ValueError(f'its mode is {image.mode}, but must be L, one byte a pixel')
             labels = np.asarray(image).astype(np.int64)
-    except (OSError, ValueError, SyntaxError) as error:
-        raise ValueError(f'{file} cannot be read as a label map: {error}.') from error
+    except (Image.DecompressionBombError, OSError, ValueError, SyntaxError) as error:
+        raise ValueError(f'{file} cannot be read as a label map: {str(error).rstrip(".")}.') from error
     if labels.max() > CLASSES:
         raise ValueError(f'The label map {file} has the label {labels.max()}, but the labels are 0 to {CLASSES}.')
     return torch.from_numpy(labels) - 1
@@ -85,7 +85,10 @@ def _names(file: Path) -> list[str]:
     """
     if not file.is_file():
         return [f'class {number}' for number in range(1, CLASSES + 1)]
-    lines = file.read_text(encoding='utf-8').splitlines()[1:]
+    try:
+        lines = file.read_text(encoding='utf-8').splitlines()[1:]
+    except UnicodeDecodeError as error:
+        raise ValueError(f'{file} does not name classes: {error}.') from error
     names = [line.split('\t')[-1].strip() for line in lines if line.strip()]
     if len(names) != CLASSES:
         raise ValueError(f'{file} names {len(names)} classes, but there are {CLASSES}.')

@@ -11,9 +11,11 @@ import torch
 from torch import Tensor
 from torchvision.transforms.functional import pil_to_tensor
 
+from timm_attn.downstream.data.coco_rows import check_rows
 from timm_attn.downstream.data.samples import Sample, detection_target, digest
 from timm_attn.downstream.metrics.rle import decoded, from_segmentation
 from timm_attn.images import read_image
+from timm_attn.weights.metadata import class_names
 
 _LEAST = 1.0  # pixels of a box's side; smaller ones are not trained on, as in mmdetection
 
@@ -34,7 +36,7 @@ class Coco:
         content = _read(self.folder, self.file)
         categories = {int(row['id']): str(row['name']) for row in content['categories']}
         self.ids = sorted(categories)
-        self.classes = [categories[number] for number in self.ids]
+        self.classes = class_names([categories[number] for number in self.ids], self.file) or []
         self.labels = {number: place + 1 for place, number in enumerate(self.ids)}
         self.boxes: dict[int, list[Mapping[str, Any]]] = defaultdict(list)
         pictures = {int(row['id']): row for row in content['images']}
@@ -49,18 +51,15 @@ class Coco:
 
     def _check(self, row: Mapping[str, Any], pictures: Mapping[int, Mapping[str, Any]]) -> None:
         """Raises a ValueError for an annotation that is not of these pictures and categories, or lies outside."""
-        what = f'{self.file}: annotation {row.get("id")}'
-        if row.get('image_id') not in pictures:
-            raise ValueError(f'{what} is of the picture {row.get("image_id")!r}, which is not among its images.')
-        if row.get('category_id') not in self.labels:
+        what = f'{self.file}: annotation {row["id"]}'
+        if row['image_id'] not in pictures:
+            raise ValueError(f'{what} is of the picture {row["image_id"]!r}, which is not among its images.')
+        if row['category_id'] not in self.labels:
             have = f'{self.ids[0]} to {self.ids[-1]}' if self.ids else 'none'
-            raise ValueError(f'{what} has the category {row.get("category_id")!r}, which is not among its {have}.')
-        box = row.get('bbox')
-        if not isinstance(box, list) or len(box) != 4 or not np.isfinite(box).all():
-            raise ValueError(f'{what} has the bbox {box!r}, but it must be [x, y, width, height].')
+            raise ValueError(f'{what} has the category {row["category_id"]!r}, which is not among its {have}.')
         if min(_inside(row, pictures)) < 0:
             picture = pictures[row['image_id']]
-            raise ValueError(f'{what} has the bbox {box}, outside its picture of {_size(picture)} (W x H).')
+            raise ValueError(f'{what} has the bbox {row["bbox"]}, outside its picture of {_size(picture)} (W x H).')
 
     def __len__(self) -> int:
         return len(self.pictures)
@@ -88,7 +87,12 @@ class Coco:
         )
 
     def _masks(self, rows: list[Mapping[str, Any]], height: int, width: int) -> Tensor:
-        found = [decoded(from_segmentation(row['segmentation'], height, width)) for row in rows]
+        found = []
+        for row in rows:
+            try:
+                found.append(decoded(from_segmentation(row['segmentation'], height, width)))
+            except ValueError as error:
+                raise ValueError(f'{self.file}: annotation {row["id"]}: {error}') from error
         return torch.from_numpy(np.stack(found)) if found else torch.zeros(0, height, width, dtype=torch.uint8)
 
     def name(self, index: int) -> str:
@@ -114,18 +118,8 @@ def _read(folder: Path, file: Path) -> Any:
         content = json.loads(file.read_bytes())
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f'{file} is not JSON: {error}.') from error
-    for key, needs in _NEEDS.items():
-        rows = content.get(key) if isinstance(content, dict) else None
-        if not isinstance(rows, list) or not all(isinstance(row, dict) and needs <= row.keys() for row in rows):
-            raise ValueError(f'{file} has no list {key!r} whose rows all have {", ".join(sorted(needs))}.')
+    check_rows(content, file)
     return content
-
-
-_NEEDS = {
-    'images': {'id', 'file_name', 'width', 'height'},
-    'categories': {'id', 'name'},
-    'annotations': {'id', 'image_id', 'category_id', 'bbox', 'area', 'segmentation'},
-}
 
 
 def _inside(row: Mapping[str, Any], pictures: Mapping[int, Mapping[str, Any]]) -> tuple[float, float]:

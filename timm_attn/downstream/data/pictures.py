@@ -119,5 +119,5 @@ def _size(file: Path) -> tuple[int, int]:
     try:
         with Image.open(file) as image:
             return image.size
-    except OSError:
+    except (Image.DecompressionBombError, OSError):
         return read_image(file).size

@@ -1,5 +1,6 @@
 """PASCAL VOC as it is published: ROOT/VOC2007/{JPEGImages,Annotations,ImageSets/Main}, or ROOT/VOCdevkit/VOC2007."""
 
+from collections import Counter
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -81,7 +82,14 @@ def _listed(root: Path, split: str) -> list[Path]:
     file = folder / 'ImageSets' / 'Main' / f'{name}.txt'
     if not file.is_file():
         raise FileNotFoundError(f'There is no list {file} of the pictures of {split}.')
-    names = [line.split()[0] for line in file.read_text(encoding='utf-8').splitlines() if line.strip()]
+    try:
+        names = [line.split()[0] for line in file.read_text(encoding='utf-8').splitlines() if line.strip()]
+    except UnicodeDecodeError as error:
+        raise ValueError(f'{file} is not a list of pictures: {error}.') from error
+    for name, count in Counter(names).items():
+        if count > 1 or Path(name).name != name:
+            wrong = f'{count} times' if count > 1 else 'which is no name of a file'
+            raise ValueError(f'{file} has the picture {name!r}, {wrong}.')
     pictures = [folder / 'JPEGImages' / f'{name}.jpg' for name in names]
     for picture in pictures:
         for needed in (picture, _annotation(picture)):
@@ -97,8 +105,11 @@ def _annotation(picture: Path) -> Path:
 def _objects(file: Path) -> tuple[Tensor, Tensor, Tensor]:
     """Boxes (N, 4), labels (N,) and difficult (N,) of an annotation."""
     try:
-        found = [_object(node) for node in ElementTree.parse(file).getroot().iterfind('object')]
-    except (ElementTree.ParseError, ValueError) as error:
+        root = ElementTree.parse(file).getroot()
+        if root.tag != 'annotation':
+            raise ValueError(f'it begins with <{root.tag}>')
+        found = [_object(node) for node in root.iterfind('object')]
+    except (ElementTree.ParseError, LookupError, ValueError) as error:  # LookupError: of an unknown encoding
         raise ValueError(f'{file} is not an annotation of VOC: {error}.') from error
     boxes = torch.tensor([box for box, _, _ in found], dtype=torch.float32).reshape(-1, 4)
     labels = torch.tensor([label for _, label, _ in found], dtype=torch.int64)

@@ -27,7 +27,11 @@ def encoded(mask: npt.NDArray[np.bool_]) -> Rle:
 
 
 def decoded(rle: Rle) -> npt.NDArray[np.uint8]:
-    """The mask (H, W) of 0 and 1 of an encoding."""
+    """The mask (H, W) of 0 and 1 of an encoding.
+
+    Raises:
+        ValueError: the counts are of fewer pixels.
+    """
     require_coco()
     from faster_coco_eval.core import mask as coco
 
@@ -38,15 +42,26 @@ def from_segmentation(segmentation: Any, height: int, width: int) -> Rle:
     """The encoding of a COCO annotation's segmentation: polygons, or counts.
 
     Raises:
-        ValueError: it is neither.
+        ValueError: it is neither, or not of a mask (height, width).
     """
     require_coco()
     from faster_coco_eval.core import mask as coco
 
-    is_rle = isinstance(segmentation, dict) and {*segmentation} >= {'counts', 'size'}
-    if not is_rle and not (isinstance(segmentation, list) and all(isinstance(part, list) for part in segmentation)):
+    said = f'The segmentation {reprlib.repr(segmentation)}'
+    if isinstance(segmentation, dict) and isinstance(segmentation.get('counts'), str | bytes | list):
+        if segmentation.get('size') != [height, width]:
+            raise ValueError(f'{said} must have the size [{height}, {width}], (H, W) of its picture.')
+    elif not (isinstance(segmentation, list) and segmentation and all(isinstance(one, list) for one in segmentation)):
         raise ValueError(f'A segmentation must be polygons or run lengths, but is {reprlib.repr(segmentation)}.')
+    elif not all(_is_polygon(one, max(height, width)) for one in segmentation):
+        raise ValueError(f'{said} has a polygon that is not x1, y1, x2, y2 ... in and near {width} x {height} pixels.')
     try:
         return coco.segmToRle(segmentation, width, height)
     except (RuntimeError, TypeError, ValueError) as error:
-        raise ValueError(f'The segmentation {reprlib.repr(segmentation)} cannot be drawn: {error}.') from error
+        why = str(error).partition(' (#')[0].rstrip('.')  # a remark for builders of the extension
+        raise ValueError(f'{said} cannot be drawn: {why}.') from error
+
+
+def _is_polygon(values: list[Any], side: int) -> bool:
+    """Pairs of numbers at most a side away from the picture: the memory of drawing grows with the edges' lengths."""
+    return len(values) % 2 == 0 and all(isinstance(v, int | float) and -side <= v <= 2 * side for v in values)
