@@ -106,7 +106,7 @@ DAMAGES: list[tuple[Any, str]] = [
     (lambda s: s['state_dict'][first(s)].fill_(float('nan')), 'has values that are not real and finite'),
     (lambda s: s['state_dict'].update({first(s): s['state_dict'][first(s)] + 1j}), 'has values that are not real and'),
     (lambda s: s['state_dict'].update({first(s): s['state_dict'][first(s)].int()}), 'needs another shape or type'),
-    (lambda s: s['recipe'].update(model_kwargs=dict(checkpoint_path='/tmp/x')), 'checkpoint_path'),
+    (lambda s: s['recipe'].update(model_kwargs=dict(checkpoint_path='x')), 'checkpoint_path'),
 ]
 
 
