@@ -41,10 +41,14 @@ def test_compiled_engines_are_compiled_when_they_are_built(name: str) -> None:
 
 @pytest.mark.parametrize('name, freezing', [('compile', False), ('compile, freezing', True)])
 def test_freezing_is_on_while_a_net_is_traced(monkeypatch: pytest.MonkeyPatch, name: str, freezing: bool) -> None:
-    seen: list[bool] = []
-    monkeypatch.setattr(torch, 'compile', lambda net, **options: lambda images: seen.append(inductor.freezing))
+    seen: list[Any] = []
+
+    def compiled(net: nn.Module, dynamic: bool, options: Any) -> Any:
+        return lambda images: seen.append((inductor.freezing, options))
+
+    monkeypatch.setattr(torch, 'compile', compiled)
     ENGINES[name].build(nn.Identity(), torch.ones(1))
-    assert seen == [freezing] and not inductor.freezing
+    assert seen == [(freezing, {'freezing': True} if freezing else None)] and not inductor.freezing
 
 
 @pytest.mark.parametrize(
