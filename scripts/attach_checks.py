@@ -44,7 +44,11 @@ class Case:
 def case(name: str, way: Mapping[str, Any], **options: Any) -> Case:
     """A model of timm and its copy with ECA, in evaluation; its norms as after training."""
     torch.manual_seed(0)
-    plain = with_trained_norms(_small(name, **options).eval())
+    plain = _small(name, **options).eval()
+    for parameter in plain.parameters():
+        if not parameter.any():  # a last layer of zeros hides what is before it
+            nn.init.normal_(parameter, std=0.1)
+    plain = with_trained_norms(plain)
     images = list(_images(plain))
     way = {**way, 'example': images[0]}  # a net that is built for small images may say another size
     try:
@@ -94,7 +98,8 @@ def _forward(one: Case) -> None:
 def _all_counted(one: Case) -> None:
     rows = [row.path for row in placements(one.model)]
     if one.way.get('at') == 'stages':
-        places = [info['module'] for info in one.plain.feature_info]
+        modules = dict(one.plain.named_modules())
+        places = [info['module'] for info in one.plain.feature_info if info['module'] and info['module'] in modules]
     else:
         places = [path for path, module in one.plain.named_modules() if find_place(module) is not None]
     left = [path for path in places if not any(row == path or row.startswith(f'{path}.') for row in rows)]

@@ -51,3 +51,12 @@ def test_the_attention_sees_the_whole_stage(act: nn.Module | None, path: str) ->
     plain = Net(act).eval()
     plain.load_state_dict({k.replace('module.', ''): v for k, v in net.state_dict().items() if '.attn' not in k})
     torch.testing.assert_close(seen[0], plain.body(plain.stem(x)))
+
+
+def test_a_feature_that_names_no_module_is_no_stage() -> None:
+    """TResNet's stem is '' in feature_info, which is the whole net."""
+    net = Net(None)
+    net.feature_info.append(dict(module='', num_chs=8, reduction=2))
+    timm_attn.attach(net, 'eca', at='stages', example=torch.zeros(1, 3, 16, 16))
+    assert [row.path for row in placements(net) if row.how == 'skipped'] == ['stem']
+    assert '' not in dir(net) and torch.jit.script(net) is not None

@@ -81,7 +81,8 @@ def by_stages(model: nn.Module, skipped: Skipped) -> Iterator[Spot]:
     """Every stage that timm names, from the first one with a block on."""
     modules = dict(model.named_modules())
     infos: Any = getattr(model, 'feature_info', None) or ()
-    entries = {info['module']: info['num_chs'] for info in infos if info['module'] in modules}
+    named = [info for info in infos if info['module'] and info['module'] in modules]  # '' is no place: the whole net
+    entries = {info['module']: info['num_chs'] for info in named}
     blocks = [path for path in entries if 'stem' not in path and holds_block(modules[path])]
     stem = list(entries)[: list(entries).index(blocks[0])] if blocks else []
     for path, channels in entries.items():
