@@ -85,7 +85,7 @@ def table(results: Mapping[str, Any]) -> str:
         f'- {name}: {row["date"]}, {", ".join(" ".join(pair) for pair in row["versions"].items())}'
         for name, row in results.items()
     ]
-    return '\n'.join([HEAD, *lines, '', *notes, *([''] if notes else []), *run, ''])
+    return '\n'.join([HEAD, *lines, '', *notes, '', 'Dates and versions of the runs:', '', *run, ''])
 
 
 def _said(found: Mapping[str, Any] | None, int8: bool, reasons: list[str]) -> str:
