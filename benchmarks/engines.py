@@ -58,7 +58,7 @@ def _fused(net: nn.Module, images: Tensor) -> Call:
 def _compiled(net: nn.Module, images: Tensor, freezing: bool = False) -> Call:
     """Compiled in its first call. Tracing reads the setting of freezing; without the option torch's cache would return
     the graph without it."""
-    options = {'freezing': True} if freezing else None
+    options: dict[str, Any] | None = {'freezing': True} if freezing else None
     call = partial(torch.compile(net, dynamic=False, options=options), images)
     with torch._dynamo.config.patch(recompile_limit=MOST_COMPILED), inductor.patch(freezing=freezing):
         call()

@@ -92,7 +92,7 @@ def test_examples_that_no_start_can_be_checked_on(example: torch.Tensor) -> None
     model = build('resnet10t')
     with pytest.raises(ValueError, match='ResNet has no outputs, or none that are finite, on the example'):
         timm_attn.attach(model, 'eca', start='identity', example=example)
-    with pytest.raises(ValueError, match='none that are finite, on noise'), torch.device('meta'):
+    with pytest.raises(ValueError, match='is on the meta device and has no values'), torch.device('meta'):
         timm_attn.attach(timm.create_model('resnet10t').eval(), 'eca', start='identity')
 
 

@@ -13,6 +13,7 @@ from timm_attn.attach.probe import example_of, in_evaluation
 from timm_attn.attach.spot import Spot
 from timm_attn.attention import AttentionLayer, SimAM, attention_layers
 from timm_attn.warm_start.folds import Fold
+from timm_attn.warm_start.inputs import refuse_meta
 from timm_attn.warm_start.start import start
 from timm_attn.warm_start.walk import tensors_in
 
@@ -39,10 +40,11 @@ def start_as_identity(
     Raises:
         ValueError: the net would compute something else; the layers are out again then, and the weights as before.
     """
+    refuse_meta(model)
     before = {key: value.clone() for key, value in model.state_dict().items()}
     images = torch.randn_like(example_of(model)) if example is None else example
     expected = _outputs(model, images)
-    if expected.is_meta or not len(expected) or not expected.isfinite().all():
+    if not len(expected) or not expected.isfinite().all():
         what = 'noise' if example is None else 'the example'
         raise ValueError(f'{type(model).__name__} has no outputs, or none that are finite, on {what}: it has no start.')
     replaced = any(spot.replace for spot in spots)

@@ -19,8 +19,13 @@ def check_model(model: nn.Module, layers: Layers) -> None:
         raise ValueError(f'{name} is scripted or compiled: start the net before that.')
     if not layers:
         raise ValueError(f'{name} has no attention layers of this package: build one such as resnet50_se.')
+    refuse_meta(model)
+
+
+def refuse_meta(model: nn.Module) -> None:
+    """Raises a ValueError for a net without values."""
     if any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers())):
-        raise ValueError(f'{name} is on the meta device and has no values: build it on a real one.')
+        raise ValueError(f'{type(model).__name__} is on the meta device and has no values: build it on a real one.')
 
 
 def plain_weights(model: nn.Module, layers: Layers, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
