@@ -71,7 +71,7 @@ BAD: list[tuple[Callable[[], Any], dict[str, Any], str]] = [
     (lambda: timm_attn.fuse(timm.create_model('resnet18_se').eval()), {}, 'is fused or traced'),
     (lambda: small(device='meta'), {'start': 'identity'}, 'is on the meta device and has no values'),
     (quantised, {}, r'is quantised \(fc\)'),
-    (untrainable, {}, r'is made under torch.inference_mode\(\) \(conv1'),
+    (untrainable, {'start': 'identity'}, r'was made under torch.inference_mode\(\): its weights cannot be scaled'),
     (lambda: nn.DataParallel(small()), {}, 'is distributed'),
     (lambda: 'resnet18', {}, 'goes into an nn.Module, but got str'),
 ]

@@ -85,6 +85,7 @@ def test_a_start_under_inference_mode_can_be_trained() -> None:
     assert not any(parameter.is_inference() for parameter in plain.parameters())
     with pytest.raises(ValueError, match='made under torch.inference_mode'):
         timm_attn.attach(model, 'eca', start='identity')
+    assert len(attention_layers(timm_attn.attach(model, 'eca', at='stages'))) == 4
 
 
 @pytest.mark.parametrize('example', [torch.full((1, 3, 64, 64), float('nan')), torch.zeros(0, 3, 64, 64)])

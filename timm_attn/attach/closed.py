@@ -15,7 +15,6 @@ _CLOSED: Mapping[str, Callable[[Any], bool]] = {
     'sharded': lambda m: (
         hasattr(m, '_fsdp_wrapped_module') or any(hasattr(p, 'device_mesh') for p in m.parameters(False))
     ),
-    'made under torch.inference_mode()': lambda m: any(p.is_inference() for p in m.parameters(False)),
     'distributed': lambda m: isinstance(m, nn.parallel.DistributedDataParallel | nn.DataParallel),
 }
 

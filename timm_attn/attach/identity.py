@@ -41,6 +41,8 @@ def start_as_identity(
         ValueError: the net would compute something else; the layers are out again then, and the weights as before.
     """
     refuse_meta(model)
+    if any(parameter.is_inference() for parameter in model.parameters()):
+        raise ValueError(f'{type(model).__name__} was made under torch.inference_mode(): its weights cannot be scaled.')
     before = {key: value.clone() for key, value in model.state_dict().items()}
     images = torch.randn_like(example_of(model)) if example is None else example
     expected = _outputs(model, images)
