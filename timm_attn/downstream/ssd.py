@@ -11,14 +11,8 @@ from torchvision.models.detection.ssd import SSD, SSDHead
 from timm_attn.downstream.checks import Checked
 
 CHANNELS = (512, 1024, 512, 256, 256, 256)  # of the six maps
-BOXES = (
-    6,
-    6,
-    6,
-    6,
-    4,
-    4,
-)  # a place of each map; Liu et al. have 4 in the first, which does not give the paper's counts
+# A place of each map; Liu et al. have 4 in the first, which does not give the paper's counts.
+BOXES = (6, 6, 6, 6, 4, 4)
 SIZES = (38, 19, 10, 5, 3, 1)  # of the maps, for pictures of 300 x 300
 _RATIOS = [[2, 3] if boxes == 6 else [2] for boxes in BOXES]  # beside 1:1 in two sizes, each also turned
 # torchvision's: sides of the boxes / 300, pixels a step, and Caffe's normalisation without a scale
