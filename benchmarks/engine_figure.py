@@ -23,12 +23,11 @@ def engine_figure(title: str, panels: Sequence[tuple[str, Mapping[str, Spread]]]
     with rc_context(LARGE):
         columns = min(2, len(panels))
         rows = -(-len(panels) // columns)
-        engines = max(len(_parts(speeds, 1)) for _, speeds in panels)
-        figure, axes = new_axes(rows, columns, (6.8 * columns, 1.8 + rows * (1.2 + 0.72 * engines)), title)
+        marks = max(len(_parts(speeds, 1)) * len(_parts(speeds, 0)) for _, speeds in panels)
+        figure, axes = new_axes(rows, columns, (6.8 * columns, 1.8 + rows * (1.2 + 0.09 * marks)), title)
         widen(figure)
         nets = list(dict.fromkeys(net for _, speeds in panels for net in _parts(speeds, 0)))
-        looks = {net: _PLAIN if i == 0 else dict(color=COLOURS[i - 1], marker=_MARKERS[i - 1])
-                 for i, net in enumerate(nets)}  # fmt: skip
+        looks = {net: _look(i) for i, net in enumerate(nets)}
         for ax, (name, speeds) in zip(axes.flat, panels, strict=False):
             _show(ax, name, speeds, looks)
         for ax in axes.flat[len(panels) :]:
@@ -36,6 +35,14 @@ def engine_figure(title: str, panels: Sequence[tuple[str, Mapping[str, Spread]]]
         handles, labels = max((ax.get_legend_handles_labels() for ax in axes.flat), key=lambda found: len(found[1]))
         figure.legend(handles, labels, loc='outside lower left', ncols=min(6, len(labels)), frameon=False)
         return figure
+
+
+def _look(number: int) -> dict[str, Any]:
+    """The plain net in black, then five colours, full and again hollow."""
+    if number == 0:
+        return _PLAIN
+    again, colour = divmod(number - 1, len(COLOURS))
+    return dict(color=COLOURS[colour], marker=_MARKERS[colour], markerfacecolor='white' if again else COLOURS[colour])
 
 
 def _parts(speeds: Mapping[str, Spread], part: int) -> list[str]:

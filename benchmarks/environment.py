@@ -13,10 +13,11 @@ from timm_attn import __version__
 
 
 def environment(threads: int) -> dict[str, Any]:
-    """Date (UTC), CPU, usable cores, threads of torch, the GPU's name or None, versions, load."""
+    """Date (UTC), CPU, its vector instructions, usable cores, torch's threads, GPU or None, versions, load."""
     return {
         'date': datetime.datetime.now(datetime.timezone.utc).isoformat(timespec='seconds'),
         'cpu': cpu_name(),
+        'instructions': torch.backends.cpu.get_cpu_capability(),
         'cores': cores(),
         'threads': threads,
         'gpu': torch.cuda.get_device_name() if torch.cuda.is_available() else None,

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
@@ -53,6 +53,15 @@ class Times:
     seconds: Mapping[str, Sequence[float]]
     work: Mapping[str, float] = field(default_factory=dict)
     cpu: Mapping[str, Sequence[float]] = field(default_factory=dict)
+
+    @classmethod
+    def pooled(cls, parts: 'Sequence[Times]') -> 'Times':
+        """The rounds of several runs of the same variants, one after another."""
+        seconds, cpu = (
+            {name: [value for part in parts for value in part.by(clock)[name]] for name in parts[0].by(clock)}
+            for clock in get_args(Clock)
+        )
+        return cls(seconds, parts[0].work, cpu)
 
     def by(self, clock: Clock) -> Mapping[str, Sequence[float]]:
         return self.cpu if clock == 'cpu' else self.seconds

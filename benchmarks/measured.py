@@ -1,13 +1,17 @@
 """Results of the cases: rows of numbers, and the outcome of each target."""
 
 import gc
+import math
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing import get_context
 from typing import Any
 
 import torch
 
-from benchmarks.cases import Case
+from benchmarks.cases import Case, all_cases
 from benchmarks.measure import Spread, Times, interleaved
 from benchmarks.targets import TARGETS, Target
 from timm_attn.analysis.cost import finish
@@ -67,8 +71,41 @@ class Outcome:
 
 
 def measure(case: Case, quick: bool = False) -> Measured:
-    """Builds the variants of a case, times them in turn, measures their memory, and frees them."""
-    rounds, limit = (case.quick, QUICK_SECONDS) if quick else (case.rounds, SECONDS)
+    """Builds the variants of a case, times them in turn, measures their memory, and frees them.
+
+    The full run does so in some fresh processes, one after another, each with its part of the rounds.
+    """
+    if quick or not case.starts:
+        return _measure(case, *((case.quick, QUICK_SECONDS) if quick else (case.rounds, SECONDS)))
+    rounds, limit, found = math.ceil(case.rounds / case.starts), SECONDS / case.starts, []
+    for _ in range(case.starts):
+        with ProcessPoolExecutor(1, get_context('spawn')) as process:
+            found.append(process.submit(_measure_named, case.name, rounds, limit, torch.get_num_threads()).result())
+    return Measured(case, Times.pooled([times for times, _ in found]), found[-1][1])
+
+
+def _measure_named(name: str, rounds: int, limit: float, threads: int) -> tuple[Times, Mapping[str, Any]]:
+    """The same of a row of cases.all_cases(), whose functions cannot be sent to another process."""
+    case = next(case for case in all_cases() if case.name == name)
+    with settings(threads):
+        measured = _measure(case, rounds, limit)
+    return measured.times, measured.memory
+
+
+@contextmanager
+def settings(threads: int) -> Iterator[None]:
+    """torch's threads on the CPU, and cuDNN's fastest algorithms, inside the block."""
+    before, tuned = torch.get_num_threads(), torch.backends.cudnn.benchmark
+    torch.set_num_threads(threads)
+    torch.backends.cudnn.benchmark = True
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+        torch.backends.cudnn.benchmark = tuned
+
+
+def _measure(case: Case, rounds: int, limit: float) -> Measured:
     device = torch.device(case.device)
     try:
         runners = case.build()

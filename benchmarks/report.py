@@ -1,7 +1,6 @@
 """One run: prints results as they come, then writes a picture and the numbers."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ from benchmarks import text
 from benchmarks.cases import choose
 from benchmarks.engines import engine_versions, missing_engines
 from benchmarks.environment import cores, environment, load_average
-from benchmarks.measured import Measured, measure, outcome_rows, outcomes, rows_of
+from benchmarks.measured import Measured, measure, outcome_rows, outcomes, rows_of, settings
 from benchmarks.pictures import draw
 from benchmarks.targets import Target, targets_of
 from timm_attn import figures
@@ -65,7 +64,7 @@ def benchmark(
     print(text.environment_line(where), flush=True)
     results: list[Measured] = []
     targets = targets_of([case.name for case in cases])
-    with _settings(where['threads']):
+    with settings(where['threads']):
         for case in runnable:
             results.append(measure(case, quick))
             where['load_after'] = load_average()
@@ -84,16 +83,3 @@ def _write(
     """Writes the results so far, so that an interrupted run leaves what it has measured."""
     about = {'environment': where, 'targets': list(outcome_rows(outcomes(results, targets)))}
     return write_numbers(out, numbers, (row for measured in results for row in rows_of(measured)), about)
-
-
-@contextmanager
-def _settings(threads: int) -> Iterator[None]:
-    """torch's threads on the CPU, and cuDNN's fastest algorithms, inside the block."""
-    before, tuned = torch.get_num_threads(), torch.backends.cudnn.benchmark
-    torch.set_num_threads(threads)
-    torch.backends.cudnn.benchmark = True
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-        torch.backends.cudnn.benchmark = tuned

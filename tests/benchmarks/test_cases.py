@@ -1,5 +1,6 @@
 """The cases and targets as tables, and the verdicts on them."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -83,6 +84,17 @@ def test_targets_that_were_not_measured(monkeypatch: pytest.MonkeyPatch) -> None
         monkeypatch.setattr('torch.cuda.is_available', lambda gpu=gpu: gpu)
         found = outcomes([], targets)
         assert [o.verdict for o in found] == verdicts and found[0].measured is None
+
+
+def test_a_case_is_measured_in_fresh_processes() -> None:
+    """Each with its part of the rounds; a row of the table, since the processes find it there."""
+    case = next(case for case in all_cases() if case.name == 'cpu/op/forward/1x512x7x7')
+    assert case.starts > 1
+    measured = measure(replace(case, rounds=3, starts=2))
+    assert {name: len(seconds) for name, seconds in measured.times.seconds.items()} == dict.fromkeys(
+        variants_of(case), 4
+    )
+    assert measured.rate('simam') > 0 and measured.memory.keys() == measured.times.cpu.keys()
 
 
 def test_a_case_is_let_go_of_even_if_a_variant_fails() -> None:

@@ -69,6 +69,11 @@ def test_the_clock_stands_while_a_context_is_entered_and_waits_for_the_device() 
     assert times.seconds['a'] == [1.5] * 3 and not inside
 
 
+def test_rounds_of_several_starts_are_pooled() -> None:
+    parts = [Times({'a': [1, 2]}, {'a': 8}, {'a': [3, 4]}), Times({'a': [5]}, {'a': 8}, {'a': [6]})]
+    assert Times.pooled(parts) == Times({'a': [1, 2, 5]}, {'a': 8}, {'a': [3, 4, 6]})
+
+
 def test_ratios_are_those_of_each_round() -> None:
     """A round in which the machine was slow has the same ratio: the ratio of the medians would not see that."""
     times = Times({'plain': [1, 10, 2], 'ours': [2, 5, 4]}, {'plain': 1, 'ours': 1})
