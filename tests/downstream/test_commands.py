@@ -98,6 +98,7 @@ DAMAGES: list[tuple[Any, str]] = [
     (lambda s: s['options'].update(class_names=['a', 'b']), 'does not fit mask_rcnn on'),
     (lambda s: s['recipe']['task_kwargs'].update(fpn_channels=72), 'does not fit mask_rcnn on'),
     (lambda s: s['recipe']['task_kwargs'].update(fpn_channels=10**9), 'a file may say texts and numbers up to 10,000'),
+    (lambda s: s['recipe']['task_kwargs'].update(min_size=2049), 'a file may say texts and numbers up to 2,048'),
     (lambda s: s['recipe']['task_kwargs'].update(anchor_scale=float('nan')), "task_kwargs 'anchor_scale': nan"),
     (lambda s: s['recipe']['task_kwargs'].update(out_indices=[1] * 99), 'or at most 16 of them'),
     (lambda s: s['recipe']['task_kwargs'].update(pretrained_backbone=True), 'multiple values for'),

@@ -43,6 +43,15 @@ def test_two_processes_measure_as_one(ended: Path) -> None:
     assert first == second == pytest.approx(alone, abs=1e-9) and {'box_AP', 'mask_AP'} <= alone.keys()
 
 
+def test_two_processes_share_the_pictures(ended: Path) -> None:
+    """Three pictures over two processes: each is written once, and both know all files, in order."""
+    first, second = (torch.load(ended / f'predicted{rank}.pt', weights_only=False) for rank in range(2))
+    assert first == second and [file.name for file in first] == [
+        f'{index}_mask_rcnn.{kind}' for index in range(3) for kind in ('png', 'csv')
+    ]
+    assert sorted(first) == sorted((ended / 'found').iterdir())
+
+
 def test_kill_9_and_resume(tmp_path: Path) -> None:
     recipe, killed = tiny(epochs=4, workers=1), tmp_path / 'killed'
     (tmp_path / 'r.yaml').write_text(yaml.safe_dump(vars(recipe)))

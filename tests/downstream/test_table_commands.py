@@ -39,6 +39,7 @@ def small_vgg(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 COMMON = ['workers=0', 'batch_size=2', 'validation_batch_size=2', 'epochs=1', 'pretrained=false', 'device=cpu']
+SMALL = {'bam_voc': ['train_split=2007_trainval'], 'bam_sr': ['train_num_samples=8']}  # of the miniature sets
 
 
 def run(*arguments: object) -> Any:
@@ -144,24 +145,8 @@ def test_a_model_that_a_task_does_not_have_is_one_line(
 ) -> None:
     root = write_voc(tmp_path, train=2, test=1)
     write_pictures(tmp_path, train=[np.zeros((96, 96, 3), np.uint8)], validation=[np.zeros((96, 96, 3), np.uint8)])
-    changes = ['train_num_samples=8', *(['train_split=2007_trainval'] if config == 'bam_voc' else [])]
-    assert (
-        run(
-            'train',
-            '--config',
-            config,
-            '--model',
-            model,
-            '--data-dir',
-            root,
-            '--output',
-            tmp_path / 'out',
-            '--set',
-            *COMMON,
-            *changes,
-        )
-        == 1
-    )
+    arguments = ('--config', config, '--model', model, '--data-dir', root, '--output', tmp_path / 'out')
+    assert run('train', *arguments, '--set', *COMMON, *SMALL.get(config, [])) == 1
     said = capsys.readouterr().err.strip()
     assert message in said and '\n' not in said
     assert not list((tmp_path / 'out').glob('last*'))
@@ -209,7 +194,7 @@ BLACK = np.zeros((120, 120, 3), np.uint8)
 def test_data_that_does_not_fit_is_one_line(case: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config, model, write, message = BROKEN[case]
     write(tmp_path)
-    changes = [*COMMON, 'train_num_samples=8', *(['train_split=2007_trainval'] if config == 'bam_voc' else [])]
+    changes = [*COMMON, *SMALL.get(config, [])]
     arguments = ('--config', config, '--model', model, '--data-dir', tmp_path, '--output', tmp_path / 'out')
     assert run('train', *arguments, '--set', *changes) == 1
     said = capsys.readouterr().err.strip()

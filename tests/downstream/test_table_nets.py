@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from timm.data.constants import IMAGENET_DEFAULT_MEAN
 from torch import nn
 
 from timm_attn.attention import ATTENTION, BAM, attention_layers
@@ -90,6 +91,12 @@ def test_every_level_of_upernet_counts() -> None:
     for i in range(3):
         changed = [m + 1 if k == i else m for k, m in enumerate(maps)]
         assert not torch.allclose(decoder(changed), plain, atol=1e-3), i
+
+
+def test_upernet_takes_the_statistics_of_its_pictures() -> None:
+    own, given = (upernet('resnet18', 5, width=16, **options) for options in ({}, dict(image_mean=[0.5] * 3)))
+    assert own.normalize.mean == list(IMAGENET_DEFAULT_MEAN) and own.normalize.std == given.normalize.std
+    assert given.normalize.mean == given.settings['mean'] == [0.5] * 3
 
 
 @pytest.mark.parametrize('attention', [None, *ATTENTION])

@@ -134,7 +134,7 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path: Path, monkeypatch: Any
 REFUSED: list[tuple[TaskRecipe, str]] = [
     (tiny(task='pose'), "task: 'pose', but the tasks are faster_rcnn, mask_rcnn"),
     (tiny(dataset='voc'), "dataset: 'voc', but the task faster_rcnn reads coco, scenes"),
-    (tiny(dataset='coco'), 'train_num_samples: 6, which does nothing on COCO'),
+    (tiny(dataset='coco'), "train_num_samples: 6, which does nothing in the task 'faster_rcnn' on 'coco'"),
     (
         tiny(dataset='coco', train_num_samples=None, val_num_samples=None, input_size=None),
         'There is no folder .*train of pictures',

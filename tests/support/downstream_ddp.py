@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torchvision.transforms.functional import to_pil_image
 
 from tests.support.downstream import MODEL, SMALL, tiny
 from timm_attn.data.fashion_mnist import CLASSES
@@ -20,7 +21,7 @@ from timm_attn.downstream.loop import Loop
 from timm_attn.downstream.recipe import TaskRecipe
 from timm_attn.downstream.tasks import TASKS
 from timm_attn.downstream.train import train
-from timm_attn.downstream.trained import evaluate
+from timm_attn.downstream.trained import evaluate, predict
 from timm_attn.training.processes import Processes, joined
 
 # Nothing is drawn at random and each picture has as many anchors, proposals and boxes: the mean of two losses is the
@@ -62,6 +63,15 @@ def three_steps(processes: Processes, batch_size: int) -> tuple[nn.Module, float
     return loop.model, loop.epoch(0)['loss']
 
 
+def scene_files(folder: Path) -> list[Path]:
+    """Three scenes as pictures."""
+    folder.mkdir()
+    files = [folder / f'{index}.png' for index in range(3)]
+    for index, file in enumerate(files):
+        to_pil_image(Scenes('validation', 3, 32)[index][0]).save(file)
+    return files
+
+
 def results(out: Path) -> Iterator[tuple[str, Any]]:
     """What this process saves, by name."""
     with joined('cpu') as processes:
@@ -70,6 +80,8 @@ def results(out: Path) -> Iterator[tuple[str, Any]]:
         train(tiny(batch_size=1, task='mask_rcnn'), MODEL, Path(), out / 'run', resume=True)
         metrics = evaluate(out / 'run' / 'last.pth.tar', Path(), dict(device='cpu'))
         yield f'metrics{processes.rank}', metrics
+        pictures = scene_files(out / f'scenes{processes.rank}')
+        yield f'predicted{processes.rank}', predict(out / 'run' / 'last.pth.tar', pictures, out / 'found', device='cpu')
 
 
 if __name__ == '__main__':

@@ -72,10 +72,12 @@ def _evaluate(args: argparse.Namespace) -> None:
 
 
 def _predict(args: argparse.Namespace) -> None:
+    from timm_attn.cli.training import is_first
     from timm_attn.downstream.trained import predict
 
     files = predict(args.checkpoint, args.pictures, args.output, numbers=args.numbers, device=args.device)
-    print('\n'.join(map(str, files)))
+    if is_first():
+        print('\n'.join(map(str, files)))
 
 
 def _demo(args: argparse.Namespace) -> None:

@@ -9,21 +9,20 @@ import torch
 from torch import Tensor, nn
 
 from timm_attn.downstream.data.coco import Coco
-from timm_attn.downstream.data.samples import Flipped, Samples
+from timm_attn.downstream.data.samples import DataSet, Flipped, Samples
 from timm_attn.downstream.data.scenes import Scenes
 from timm_attn.downstream.detectors import faster_rcnn, mask_rcnn
 from timm_attn.downstream.metrics.coco import Picture, coco_ap, picture_of
-from timm_attn.downstream.recipe import TaskRecipe
+from timm_attn.downstream.recipe import SPLITS, TaskRecipe
 from timm_attn.figures.canvas import save
 from timm_attn.figures.detections import Detections, detections_figure
 from timm_attn.reports.numbers import write_numbers
 from timm_attn.training.processes import Processes
 
-Opener = Callable[[TaskRecipe, Path, bool], Samples]  # whether it is for training
 _SHOWN = ('AP', 'AP50', 'AP75', 'AP_small', 'AP_medium', 'AP_large')
 BOX_COLUMNS = tuple(f'box_{name}' for name in _SHOWN)
 MASK_COLUMNS = tuple(f'mask_{name}' for name in _SHOWN)
-_SCENES = (2000, 100)  # by default, for training and validation
+_COUNTS, _SCENES = ('train_num_samples', 'val_num_samples'), (2000, 100)  # of scenes, and by default
 _CORNERS = ('x1', 'y1', 'x2', 'y2')
 SURE = 0.5  # score from which a detection is drawn
 
@@ -60,17 +59,18 @@ def _scenes(recipe: TaskRecipe, folder: Path, training: bool, *, masks: bool) ->
 
 
 def _coco(recipe: TaskRecipe, folder: Path, training: bool, *, masks: bool) -> Samples:
-    idle = [key for key in ('train_num_samples', 'val_num_samples', 'input_size') if vars(recipe)[key] is not None]
-    if idle:
-        raise ValueError(
-            f'The recipe has {idle[0]}: {vars(recipe)[idle[0]]!r}, which does nothing on COCO: leave it out.'
-        )
     samples = Coco(folder, recipe.train_split if training else recipe.val_split, training=training, masks=masks)
     return Flipped(samples, recipe.hflip) if training else samples
 
 
-BOXES: Mapping[str, Opener] = {'coco': partial(_coco, masks=False), 'scenes': partial(_scenes, masks=False)}
-MASKS: Mapping[str, Opener] = {'coco': partial(_coco, masks=True), 'scenes': partial(_scenes, masks=True)}
+def _data(masks: bool) -> dict[str, DataSet]:
+    return {
+        'coco': DataSet(partial(_coco, masks=masks), (*SPLITS, 'hflip')),
+        'scenes': DataSet(partial(_scenes, masks=masks), (*_COUNTS, 'input_size', 'hflip')),
+    }
+
+
+BOXES, MASKS = _data(masks=False), _data(masks=True)
 
 
 def loss(model: nn.Module, batch: tuple[list[Tensor], list[Any]]) -> Tensor:

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as v2
 
 from timm_attn.downstream.data.ade20k import Ade20k
-from timm_attn.downstream.data.samples import Sample, Samples
+from timm_attn.downstream.data.samples import DataSet, Sample, Samples
 from timm_attn.downstream.metrics.miou import IGNORED, Confusion
 from timm_attn.downstream.metrics.psnr import to_uint8
-from timm_attn.downstream.recipe import TaskRecipe
+from timm_attn.downstream.recipe import SPLITS, TaskRecipe
 from timm_attn.downstream.upernet import upernet
 from timm_attn.images import write_png
 from timm_attn.reports.numbers import write_numbers
@@ -31,8 +31,8 @@ MOST = 1000  # of the longer side
 
 def build(name: str, recipe: TaskRecipe, classes: Sequence[str]) -> nn.Module:
     """The UPerNet of a recipe on the backbone of that name."""
-    options: dict[str, Any] = dict(backbone_kwargs=recipe.model_kwargs, **recipe.task_kwargs)
-    return upernet(name, len(classes), pretrained_backbone=recipe.pretrained, **options)
+    options: dict[str, Any] = dict(image_mean=recipe.mean, image_std=recipe.std, backbone_kwargs=recipe.model_kwargs)
+    return upernet(name, len(classes), pretrained_backbone=recipe.pretrained, **{**options, **recipe.task_kwargs})
 
 
 class Resized:
@@ -70,7 +70,7 @@ def _ade20k(recipe: TaskRecipe, folder: Path, training: bool) -> Samples:
     return Resized(samples, sides or (SIDES if training else [TEST_SIDE]), recipe.hflip, training)
 
 
-DATA = {'ade20k': _ade20k}
+DATA = {'ade20k': DataSet(_ade20k, (*SPLITS, 'hflip', 'train_img_sizes', 'input_size'))}
 
 
 def collate(samples: Sequence[Sample]) -> tuple[Tensor, list[Tensor]]:

@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from timm_attn.downstream.data.pictures import Patches, Pictures
-from timm_attn.downstream.data.samples import Samples
+from timm_attn.downstream.data.samples import DataSet, Samples
 from timm_attn.downstream.layers import is_name, split_name
 from timm_attn.downstream.metrics.psnr import to_uint8, y_psnr, y_ssim
-from timm_attn.downstream.recipe import TaskRecipe
+from timm_attn.downstream.recipe import SPLITS, TaskRecipe
 from timm_attn.downstream.resize import imresize_uint8
 from timm_attn.downstream.srresnet import srresnet
 from timm_attn.images import write_png
@@ -41,7 +41,7 @@ def _pictures(recipe: TaskRecipe, folder: Path, training: bool) -> Samples:
     return Patches(folder, recipe.train_split, recipe.train_num_samples, side)
 
 
-DATA = {'pictures': _pictures}
+DATA = {'pictures': DataSet(_pictures, (*SPLITS, 'train_num_samples', 'input_size'))}
 
 
 def l1(model: nn.Module, batch: tuple[list[Tensor], list[Tensor]]) -> Tensor:

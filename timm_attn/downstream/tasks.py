@@ -3,7 +3,7 @@
 A new task is a row: train, evaluate and predict are the same for all.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,9 +13,11 @@ import timm
 from torch import Tensor, nn
 
 from timm_attn.downstream import detection, scene_parsing, super_resolution, voc_detection
-from timm_attn.downstream.data.samples import Sample, Samples, as_lists
-from timm_attn.downstream.recipe import TaskRecipe
+from timm_attn.downstream.data.samples import DataSet, Sample, as_lists
+from timm_attn.downstream.recipe import TaskRecipe, refuse_idle
 from timm_attn.training.processes import Processes
+
+BACKBONE_KEYS = ('pretrained', 'model_kwargs', 'mean', 'std')
 
 
 def is_backbone(name: str) -> bool:
@@ -30,7 +32,8 @@ class Task:
     Args:
         build: the model of a recipe, by its name and the classes of the data. It may have `settings`: values of the
             recipe that the checkpoint of its backbone decided, so that it can be built again without that.
-        data: the data sets by the recipe's `dataset`: recipe, folder, whether it is for training -> samples.
+        keys: of the recipe that `build` reads, beside the common ones.
+        data: the data sets by the recipe's `dataset`.
         loss: of a model in training and a batch, a scalar.
         evaluate: the metrics of a model over batches of this process's share of the samples: the model in evaluation
             mode, batches, the number of classes, the processes (every one calls it), autocast -> the same in all.
@@ -41,7 +44,8 @@ class Task:
     """
 
     build: Callable[[str, TaskRecipe, Sequence[str]], nn.Module]
-    data: Mapping[str, Callable[[TaskRecipe, Path, bool], Samples]]
+    keys: Collection[str]
+    data: Mapping[str, DataSet]
     loss: Callable[[nn.Module, Any], Tensor]
     evaluate: Callable[
         [nn.Module, Iterable[Any], int, Processes, Callable[[], AbstractContextManager[Any]]], dict[str, float]
@@ -55,6 +59,7 @@ class Task:
 TASKS: dict[str, Task] = {
     'faster_rcnn': Task(
         build=detection.build_faster_rcnn,
+        keys=BACKBONE_KEYS,
         data=detection.BOXES,
         loss=detection.loss,
         evaluate=detection.evaluate_boxes,
@@ -63,6 +68,7 @@ TASKS: dict[str, Task] = {
     ),
     'mask_rcnn': Task(
         build=detection.build_mask_rcnn,
+        keys=BACKBONE_KEYS,
         data=detection.MASKS,
         loss=detection.loss,
         evaluate=detection.evaluate_masks,
@@ -71,6 +77,7 @@ TASKS: dict[str, Task] = {
     ),
     'ssd': Task(
         build=voc_detection.build,
+        keys=('pretrained',),
         data=voc_detection.DATA,
         loss=detection.loss,
         evaluate=voc_detection.evaluate,
@@ -80,6 +87,7 @@ TASKS: dict[str, Task] = {
     ),
     'upernet': Task(
         build=scene_parsing.build,
+        keys=BACKBONE_KEYS,
         data=scene_parsing.DATA,
         loss=scene_parsing.loss,
         evaluate=scene_parsing.evaluate,
@@ -89,6 +97,7 @@ TASKS: dict[str, Task] = {
     ),
     'srresnet': Task(
         build=super_resolution.build,
+        keys=(),
         data=super_resolution.DATA,
         loss=super_resolution.l1,
         evaluate=super_resolution.evaluate,
@@ -104,7 +113,7 @@ def task_of(recipe: TaskRecipe) -> Task:
     """The row of a recipe.
 
     Raises:
-        ValueError: there is none, or it has no such data set.
+        ValueError: there is none, it has no such data set, or the recipe has a key that neither reads.
     """
     task = TASKS.get(recipe.task)
     if task is None:
@@ -113,4 +122,5 @@ def task_of(recipe: TaskRecipe) -> Task:
         raise ValueError(
             f'The recipe has dataset: {recipe.dataset!r}, but the task {recipe.task} reads {", ".join(task.data)}.'
         )
+    refuse_idle(recipe, {*task.keys, *task.data[recipe.dataset].keys})
     return task

@@ -71,7 +71,7 @@ def open_both(task: Task, recipe: TaskRecipe, data_dir: Path) -> tuple[Samples, 
     Raises:
         ValueError: their classes differ.
     """
-    trained, tested = (task.data[recipe.dataset](recipe, data_dir, training) for training in (True, False))
+    trained, tested = (task.data[recipe.dataset].open(recipe, data_dir, training) for training in (True, False))
     if list(trained.classes) != list(tested.classes):
         differing = sorted({*trained.classes} ^ {*tested.classes}) or 'their order'
         raise ValueError(f'The classes of training and validation differ: {differing}.')

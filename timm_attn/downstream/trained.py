@@ -25,6 +25,7 @@ from timm_attn.weights.trained import model_arguments
 # Keys of a recipe that only the user may say, not a file.
 _USERS = ('device', 'device_modules', 'pretrained')
 _MOST = 10_000  # a file's number: beyond any net's, and built in seconds
+_MOST_OF = {'min_size': 2048, 'max_size': 4096}  # pixels; the maps of a larger picture fill the memory
 
 
 def load(file: Path, changes: Mapping[str, Any] | None = None) -> tuple[nn.Module, TaskRecipe, list[str]]:
@@ -70,10 +71,11 @@ def _check_options(file: Path, options: Any) -> None:
     """Raises a ValueError for a value of a file's task_kwargs that is no text, truth value or number within bounds."""
     for key, value in options.items() if isinstance(options, dict) else ():
         values = value if isinstance(value, list) and len(value) <= 16 else [value]
-        if not all(v is None or isinstance(v, str) or (isinstance(v, int | float) and abs(v) <= _MOST) for v in values):
+        most = _MOST_OF.get(key, _MOST)
+        if not all(v is None or isinstance(v, str) or (isinstance(v, int | float) and abs(v) <= most) for v in values):
             raise ValueError(
                 f'{file} has task_kwargs {short(key)}: {short(value)}, but a file may say texts and numbers up to '
-                f'{_MOST:,}, or at most 16 of them.'
+                f'{most:,}, or at most 16 of them.'
             )
 
 
@@ -97,7 +99,7 @@ def evaluate(file: Path, data_dir: Path, changes: Mapping[str, Any] | None = Non
     with joined((changes or {}).get('device')) as processes:
         model, recipe, classes = load(file, changes)
         task = task_of(recipe)
-        samples = task.data[recipe.dataset](recipe, data_dir, False)
+        samples = task.data[recipe.dataset].open(recipe, data_dir, False)
         if list(samples.classes) != classes:
             differing = sorted({*samples.classes} ^ {*classes}) or 'their order'
             raise ValueError(f'{data_dir} has other classes than {file} was trained on: {differing}.')
@@ -110,6 +112,8 @@ def predict(
     file: Path, pictures: Sequence[Path], output: Path, *, numbers: str = 'csv', device: str | None = None
 ) -> list[Path]:
     """Writes what a trained model finds on pictures: NAME_TASK.png and the numbers beside it, for each.
+
+    Under torchrun every process calls this and takes its share of the pictures; all get the names of all files.
 
     Args:
         output: the folder of the files.
@@ -129,10 +133,11 @@ def predict(
     images = [pil_to_tensor(read_image(path)).float() / 255 for path in pictures]
     model, recipe, classes = load(file)
     task = task_of(recipe)
-    files: list[Path] = []
     with joined(device) as processes:
         model.to(processes.device)
-        for path, image in zip(pictures, images, strict=True):
+        written: list[Sequence[Path]] = []
+        for path, image in [*zip(pictures, images, strict=True)][processes.rank :: processes.count]:
             picture = output / f'{path.stem}_{recipe.task}.png'
-            files += task.predict(model, image.to(processes.device), classes, picture, numbers)
-    return files
+            written.append(task.predict(model, image.to(processes.device), classes, picture, numbers))
+        shares = processes.gather(written)
+    return [file for place in range(len(pictures)) for file in shares[place % len(shares)][place // len(shares)]]

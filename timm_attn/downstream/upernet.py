@@ -62,11 +62,19 @@ class UPerNetDecoder(nn.Module):
 class UPerNet(nn.Module):
     """RGB pictures of 0 ... 1, (N, 3, H, W) -> logits (N, num_classes, H, W)."""
 
-    def __init__(self, backbone: Features, num_classes: int, width: int) -> None:
+    def __init__(
+        self,
+        backbone: Features,
+        num_classes: int,
+        width: int,
+        image_mean: Sequence[float] | None = None,
+        image_std: Sequence[float] | None = None,
+    ) -> None:
         super().__init__()
         self.backbone = backbone
         self.decoder = UPerNetDecoder(backbone.channels, num_classes, width)
         mean, std = backbone.statistics()
+        mean, std = list(image_mean or mean), list(image_std or std)
         self.normalize = Normalize(mean, std)
         self.settings = dict(mean=mean, std=std, model_kwargs=backbone.kwargs)  # for the recipe
 
@@ -83,6 +91,8 @@ def upernet(
     pretrained_backbone: bool = False,
     backbone_kwargs: Mapping[str, Any] | None = None,
     width: int = 256,
+    image_mean: Sequence[float] | None = None,
+    image_std: Sequence[float] | None = None,
 ) -> UPerNet:
     """UPerNet for scene parsing; `decoder` is CSAIL's, with 18,265,750 parameters for ResNet-50 and 150 classes.
 
@@ -92,13 +102,15 @@ def upernet(
         pretrained_backbone: load the backbone's checkpoint.
         backbone_kwargs: of timm.create_model, such as attn_kwargs.
         width: the channels of the pyramid: 256 is CSAIL's `upernet_lite`, 512 its `upernet`.
+        image_mean, image_std: of the pictures; by default those that the backbone was made for.
 
     Raises:
         ValueError: the backbone has no such features, or numbers that are not positive.
     """
     for name, value in (('num_classes', num_classes), ('width', width)):
         positive_integer(name, value)
-    return UPerNet(Features(backbone, pretrained=pretrained_backbone, kwargs=backbone_kwargs), num_classes, width)
+    features = Features(backbone, pretrained=pretrained_backbone, kwargs=backbone_kwargs)
+    return UPerNet(features, num_classes, width, image_mean, image_std)
 
 
 def _conv(channels: int, width: int, kernel_size: int) -> nn.Sequential:

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
-from timm_attn.downstream.data.samples import Sample, Samples
+from timm_attn.downstream.data.samples import DataSet, Sample, Samples
 from timm_attn.downstream.data.voc import CLASSES, Voc
 from timm_attn.downstream.layers import is_name, split_name
 from timm_attn.downstream.metrics.voc import Found, Truth, mean_average_precision
-from timm_attn.downstream.recipe import TaskRecipe
+from timm_attn.downstream.recipe import SPLITS, TaskRecipe
 from timm_attn.downstream.ssd import ssd300
 from timm_attn.downstream.stairnet import stairnet300
 from timm_attn.training.processes import Processes
@@ -69,7 +69,7 @@ def _voc(recipe: TaskRecipe, folder: Path, training: bool) -> Samples:
     return Augmented(Voc(folder, recipe.train_split, training=True), recipe.hflip)
 
 
-DATA = {'voc': _voc}
+DATA = {'voc': DataSet(_voc, (*SPLITS, 'hflip'))}
 
 
 @torch.inference_mode()

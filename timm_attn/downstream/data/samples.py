@@ -1,13 +1,16 @@
-"""Pictures with what is known of them: what every data set of a task gives."""
+"""Pictures with what is known of them: what every data set of a task gives, and how a task opens it."""
 
 import hashlib
-from collections.abc import Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import v2
+
+from timm_attn.downstream.recipe import TaskRecipe
 
 Sample = tuple[Tensor, Any]  # a picture [C, H, W] from 0 to 1, and the task's target
 
@@ -28,6 +31,18 @@ class Samples(Protocol):
 
     def fingerprint(self) -> dict[str, Any]:
         """The number of samples, 'images', and the 'sha256' of what tells them from others."""
+
+
+class DataSet(NamedTuple):
+    """A row of a task's data sets.
+
+    Args:
+        open: recipe, folder, whether it is for training -> samples.
+        keys: of the recipe that it reads, beside the common ones.
+    """
+
+    open: Callable[[TaskRecipe, Path, bool], Samples]
+    keys: Collection[str]
 
 
 def digest(parts: Sequence[object]) -> str:
