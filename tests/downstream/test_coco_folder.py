@@ -42,6 +42,22 @@ def test_for_evaluation_crowds_and_empty_pictures_stay(root: Path) -> None:
     assert coco.fingerprint() != Coco(root, 'val2017').fingerprint() and coco.fingerprint()['images'] == 6
 
 
+OTHERS: dict[str, Any] = dict(area=1.5, iscrowd=0, bbox=[0, 0, 5, 5], segmentation=[[1, 1, 5, 1, 5, 5]])
+
+
+@pytest.mark.parametrize('key', OTHERS)
+def test_other_annotations_have_another_fingerprint(key: str, tmp_path: Path) -> None:
+    root = write_coco(tmp_path)
+    before, file = Coco(root, 'val2017').fingerprint(), root / 'annotations' / 'instances_val2017.json'
+    content = json.loads(file.read_text())
+    row = content['annotations'][-1]
+    row[key] = {'area': 1.5, 'iscrowd': 1 - row['iscrowd'], 'bbox': [0, 0, 5, 5], 'segmentation': [[1, 1, 5, 1, 5, 5]]}[
+        key
+    ]
+    file.write_text(json.dumps(content))
+    assert Coco(root, 'val2017').fingerprint() != before
+
+
 def test_polygons() -> None:
     mask = decoded(from_segmentation([[2.0, 1, 6, 1, 6, 4, 2, 4]], 8, 10))
     assert mask.shape == (8, 10) and mask[1:4, 2:6].all() and mask.sum() == 12

@@ -1,5 +1,6 @@
 """COCO in its published layout: ROOT/train2017/*.jpg and ROOT/annotations/instances_train2017.json."""
 
+import hashlib
 import json
 from collections import defaultdict
 from collections.abc import Mapping
@@ -33,7 +34,7 @@ class Coco:
     def __init__(self, root: Path, split: str, *, training: bool = False, masks: bool = False) -> None:
         self.folder, self.masks = root / split, masks
         self.file = root / 'annotations' / f'instances_{split}.json'
-        content = _read(self.folder, self.file)
+        content, self.sha256 = _read(self.folder, self.file)
         categories = {int(row['id']): str(row['name']) for row in content['categories']}
         self.ids = sorted(categories)
         self.classes = class_names([categories[number] for number in self.ids], self.file) or []
@@ -100,26 +101,23 @@ class Coco:
         return str(self.folder / self.pictures[index]['file_name'])
 
     def fingerprint(self) -> dict[str, Any]:
-        """The number of pictures, and the SHA-256 of their names, boxes and categories."""
-        parts: list[object] = [self.masks, *self.classes]
-        for picture in self.pictures:
-            parts.append(picture['file_name'])
-            parts += [(row['bbox'], row['category_id']) for row in self.boxes[picture['id']]]
-        return dict(images=len(self), sha256=digest(parts))
+        """The number of pictures, and the SHA-256 of their file of annotations and of whether masks are read."""
+        return dict(images=len(self), sha256=digest([self.masks, self.sha256]))
 
 
-def _read(folder: Path, file: Path) -> Any:
-    """The content of a file of annotations."""
+def _read(folder: Path, file: Path) -> tuple[Any, str]:
+    """The content of a file of annotations, and its SHA-256."""
     if not folder.is_dir():
         raise FileNotFoundError(f'There is no folder {folder} of pictures.')
     if not file.is_file():
         raise FileNotFoundError(f'There is no file {file} of annotations.')
     try:
-        content = json.loads(file.read_bytes())
+        data = file.read_bytes()
+        content = json.loads(data)
     except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f'{file} is not JSON: {error}.') from error
     check_rows(content, file)
-    return content
+    return content, hashlib.sha256(data).hexdigest()
 
 
 def _inside(row: Mapping[str, Any], pictures: Mapping[int, Mapping[str, Any]]) -> tuple[float, float]:
