@@ -69,8 +69,10 @@ def _show(ax: 'Axes', panel: Detections, letters: float) -> None:
         corner = (left - 0.5, top - 0.5)  # pixels are drawn around their centres
         ax.add_patch(Rectangle(corner, right - left, bottom - top, fill=False, edgecolor=colour, linewidth=1.4))
         high = top > 0.12 * height  # else the name is written inside
+        at_right = left + right > width  # there it ends where the box does, so that the picture's edge cuts nothing
         ax.text(
-            min(left, 0.75 * width), top - 0.5, name, color='white', fontsize=letters, clip_on=True,
-            va='bottom' if high else 'top', bbox=dict(facecolor=colour, edgecolor='none', pad=0.8),
+            right if at_right else left, top - 0.5, name, color='white', fontsize=letters, clip_on=True,
+            ha='right' if at_right else 'left', va='bottom' if high else 'top',
+            bbox=dict(facecolor=colour, edgecolor='none', pad=0.8),
         )  # fmt: skip
     ax.set_title(panel.title)
