@@ -10,7 +10,7 @@ from PIL import Image
 
 from tests.support.miniature import write_ade20k, write_pictures, write_voc
 from timm_attn.downstream.data.ade20k import Ade20k
-from timm_attn.downstream.data.pictures import Patches, Pictures
+from timm_attn.downstream.data.pictures import Patches, Pictures, pair_at
 from timm_attn.downstream.data.scenes import Scenes
 from timm_attn.downstream.data.voc import CLASSES, Voc
 from timm_attn.downstream.resize import imresize_uint8
@@ -200,6 +200,15 @@ def test_a_patchs_small_picture_is_turned_with_it(tmp_path: Path) -> None:
         assert torch.nn.functional.avg_pool2d(large, 4) == pytest.approx(small, abs=0.02)
         seen.add((float(large[0, 0, 0]), float(large[0, -1, 0]), float(large[0, 0, -1])))
     assert len(seen) == 4
+
+
+@pytest.mark.parametrize(('y', 'x'), [(0, 0), (8, 40), (4, 96), (64, 20), (32, 0)])
+def test_a_patch_is_reduced_as_its_whole_picture_is(y: int, x: int) -> None:
+    picture = noise(96, 128)
+    small, large = pair_at(picture, y, x, 32)
+    assert np.array_equal(large, picture[y : y + 32, x : x + 32])
+    assert np.array_equal(small, imresize_uint8(picture, 24, 32)[y // 4 : y // 4 + 8, x // 4 : x // 4 + 8])
+    assert pair_at(picture, 3, 61, 32)[0].shape == (8, 8, 3)  # between the steps
 
 
 @pytest.mark.parametrize(

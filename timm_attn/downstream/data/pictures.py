@@ -16,6 +16,7 @@ from timm_attn.downstream.srresnet import SCALE
 from timm_attn.images import read_image, suffixes
 
 LEAST = 96  # pixels of a side
+MARGIN = 2 * SCALE  # pixels that the bicubic kernel, widened to reduce, reaches to each side
 
 
 class Pictures:
@@ -89,10 +90,9 @@ class Patches(Pictures):
         file = self.files[index % len(self.files)]
         picture = _kept(file, file.stat().st_mtime_ns)
         y, x = (int(torch.randint(size - self.side + 1, ())) for size in picture.shape[:2])
-        patch = picture[y : y + self.side, x : x + self.side]
+        small, large = pair_at(picture, y, x, self.side)
         turns = int(torch.randint(8, ()))
-        patch = np.rot90(patch, turns % 4)
-        return pair(patch[:, ::-1] if turns >= 4 else patch)
+        return as_tensor(_turned(small, turns)), as_tensor(_turned(large, turns))
 
     def name(self, index: int) -> str:
         return str(self.files[index % len(self.files)])
@@ -102,6 +102,28 @@ def pair(picture: npt.NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
     """The reduced picture and the picture, (H, W, 3) of uint8 -> [3, H / 4, W / 4] and [3, H, W] of 0 ... 1."""
     small = imresize_uint8(picture, picture.shape[0] // SCALE, picture.shape[1] // SCALE)
     return as_tensor(small), as_tensor(picture)
+
+
+def pair_at(picture: Any, y: int, x: int, side: int) -> tuple[Any, Any]:
+    """A square of a picture, reduced and as it is; reduced with what is around it, as far as the kernel reaches."""
+    rows, columns = (_around(start, side, size) for start, size in zip((y, x), picture.shape[:2], strict=True))
+    around = picture[rows, columns]
+    small = imresize_uint8(around, around.shape[0] // SCALE, around.shape[1] // SCALE)
+    top, left = (start - part.start for start, part in ((y, rows), (x, columns)))
+    cut = slice(top // SCALE, (top + side) // SCALE), slice(left // SCALE, (left + side) // SCALE)
+    return small[cut], picture[y : y + side, x : x + side]
+
+
+def _around(start: int, side: int, size: int) -> slice:
+    """The part of a row from up to MARGIN pixels before to as many behind, in steps of SCALE."""
+    before, behind = (min(MARGIN, free // SCALE * SCALE) for free in (start, size - start - side))
+    return slice(start - before, start + side + behind)
+
+
+def _turned(picture: Any, turns: int) -> Any:
+    """One of the eight positions of a square."""
+    picture = np.rot90(picture, turns % 4)
+    return picture[:, ::-1] if turns >= 4 else picture
 
 
 def as_tensor(picture: npt.NDArray[np.uint8]) -> Tensor:
