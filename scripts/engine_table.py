@@ -64,7 +64,8 @@ def row(name: str) -> dict[str, Any]:
                     break
                 finally:
                     print(f'{name}, {net}: {cells[net]}', flush=True)
-    about = {'date': str(date.today()), 'versions': ENGINES[name].versions(), 'machine': platform.machine()}
+    machine = f'{platform.machine()}, {torch.backends.cpu.get_cpu_capability()}'
+    about = {'date': str(date.today()), 'versions': ENGINES[name].versions(), 'machine': machine}
     return {**about, 'cells': {net: found._asdict() for net, found in cells.items()}}
 
 
@@ -82,10 +83,10 @@ def table(results: Mapping[str, Any]) -> str:
         lines.append(f'| {title} | {" | ".join(_said(cells.get(net), engine.int8, reasons) for net in NETS)} |')
     notes = [f'{i}. {reason}' for i, reason in enumerate(reasons, 1)]
     run = [
-        f'- {name}: {row["date"]}, {", ".join(" ".join(pair) for pair in row["versions"].items())}'
+        f'- {name}: {row["date"]}, {row["machine"]}, {", ".join(" ".join(pair) for pair in row["versions"].items())}'
         for name, row in results.items()
     ]
-    return '\n'.join([HEAD, *lines, '', *notes, '', 'Dates and versions of the runs:', '', *run, ''])
+    return '\n'.join([HEAD, *lines, '', *notes, '', 'Dates, processors and versions of the runs:', '', *run, ''])
 
 
 def _said(found: Mapping[str, Any] | None, int8: bool, reasons: list[str]) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from attention_tables import cost_table, starts, time_line, which_table
 from markdown_tables import new_text, table
-from speed_tables import compiled_speeds, engine_tables, measured_speeds, of_benchmarks, printed_speeds
+from speed_tables import compiled_speeds, engine_tables, engines_table, measured_speeds, of_benchmarks, printed_speeds
 from zoo_tables import checkpoint_table, without_weights, zoo_table
 
 from results import compare, load_results
@@ -91,6 +91,7 @@ FILES: Mapping[str, Mapping[str, Callable[[], str]]] = {
     'docs/zoo.md': {'zoo': zoo_table},
     'docs/weights.md': {'checkpoints': checkpoint_table, 'without': without_weights},
     'docs/train.md': {'recipes': recipes_table, 'family': family_table},
+    'docs/deploy.md': {'engines': engines_table},
     'docs/papers.md': {'paper': paper_line, 'tables': paper_tables},
     'docs/benchmarks.md': {
         'engines': engine_tables,

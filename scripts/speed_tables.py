@@ -7,10 +7,13 @@ from typing import Any
 
 from markdown_tables import table
 
+from benchmarks.environment import hardware
+
 BENCHMARKS = Path(__file__).resolve().parents[1] / 'results' / 'benchmark'
-# The columns of README's table
-README_ENGINES = {
+# The columns of the table of docs/deploy.md
+SHORT = {
     'eager': 'eager',
+    'channels_last': 'channels_last',
     'fuse': '`timm_attn.fuse`',
     'compile': 'torch.compile',
     'compile, freezing': 'with freezing',
@@ -82,9 +85,9 @@ def engines_table() -> str:
             net, engine = row['variant'].split('/')
             cell = f'{row["speed"]:.2f} ({row["to_plain"]:.2f})'
             nets.setdefault(_net(row['case'], net), {})[engine] = cell
-    shown = [engine for engine in README_ENGINES if any(engine in cells for cells in nets.values())]
+    shown = [engine for engine in SHORT if any(engine in cells for cells in nets.values())]
     lines = [[net, *(cells.get(engine, '') for engine in shown)] for net, cells in nets.items()]
-    head = ['one image of 224 x 224', *(README_ENGINES[engine] for engine in shown)]
+    head = ['one image of 224 x 224', *(SHORT[engine] for engine in shown)]
     return f'{_hardware(run["environment"])}\n\n{table(head, lines)}'
 
 
@@ -142,6 +145,5 @@ def of_benchmarks(content: Callable[[Mapping[str, Any]], str]) -> str:
 
 def _hardware(environment: Mapping[str, Any]) -> str:
     e = environment
-    where = e['gpu'] or f'{e["cpu"]}, {e["cores"]} cores, {e["threads"]} threads'
     versions = ''.join(f', {name} {e[name]}' for name in ('onnxruntime', 'openvino') if name in e)
-    return f'{e["date"][:10]}, {where}, torch {e["torch"]}{versions}, load before {e["load_before"][0]}:'
+    return f'{e["date"][:10]}, {hardware(e)}, torch {e["torch"]}{versions}, load before {e["load_before"][0]}:'

@@ -8,7 +8,14 @@ import pytest
 import speed_tables
 
 ENVIRONMENT = dict(
-    date='2026-11-30T17:00:00', gpu=None, cpu='A CPU', cores=2, threads=1, torch='2', load_before=[1, 1, 1]
+    date='2026-11-30T17:00:00',
+    gpu=None,
+    cpu='A CPU',
+    instructions='AVX2',
+    cores=2,
+    threads=1,
+    torch='2',
+    load_before=[1, 1, 1],
 )
 
 
@@ -32,9 +39,9 @@ def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(speed_tables, 'BENCHMARKS', tmp_path)
 
 
-def test_the_table_of_the_readme_is_of_one_image(run: None) -> None:
+def test_the_short_table_is_of_one_image(run: None) -> None:
     about, _, head, *lines = speed_tables.engines_table().splitlines()
-    assert about == '2026-11-30, A CPU, 2 cores, 1 threads, torch 2, openvino 2026.4, load before 1:'
+    assert about == '2026-11-30, A CPU with AVX2, 2 cores, 1 thread, torch 2, openvino 2026.4, load before 1:'
     assert head == '| one image of 224 x 224 | eager | OpenVINO |'
     assert lines[1:] == [
         '| `mobilenetv2_100` | 1.00 (1.00) | 2.00 (1.00) |',
