@@ -29,6 +29,14 @@ def test_a_trained_net(finished: Path, folders: Path, tmp_path: Path, capsys: py
     assert output.stat().st_size < 0.6 * (finished / 'last.safetensors').stat().st_size
 
 
+def test_tars_of_class_folders(finished: Path, folders: Path, tmp_path: Path) -> None:
+    for split in ('train', 'validation'):
+        shutil.make_archive(str(tmp_path / split), 'tar', folders / split)
+    output = tmp_path / 'net.onnx'
+    assert main(['int8', str(finished / 'last.pth.tar'), str(tmp_path), str(output), '--images', '30']) == 0
+    assert output.exists()
+
+
 class Split(nn.Module):
     """The mean of each channel as its logit; a tiny one beside a huge one is lost in 8 bits."""
 

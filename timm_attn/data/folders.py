@@ -57,6 +57,12 @@ def open_dataset(name: str, root: Path, split: str = 'validation', **arguments: 
     return opened
 
 
+def split_in(data: Path, split: str) -> str:
+    """The name of a split in a folder of data: SPLIT, or SPLIT.tar where there is no folder of that name."""
+    tar = f'{split}.tar'
+    return tar if not (data / split).exists() and (data / tar).is_file() else split
+
+
 def labelled_image(dataset: ImageDataset, place: int, mode: str) -> tuple[Image.Image, int]:
     """An image of a dataset of timm in Pillow's mode L or RGB, and its label.
 

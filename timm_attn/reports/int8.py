@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from timm_attn.data.datasets import Subset
+from timm_attn.data.folders import split_in
 from timm_attn.deploy.int8 import MOST_LOST, Int8, check_output, quantize, require_onnxruntime
 from timm_attn.reports.dataset import Pictures, batches_of
 from timm_attn.reports.net import load_net
@@ -20,7 +21,7 @@ def int8(
     """Quantizes a checkpoint of `timm-attn train` for onnxruntime; see deploy.int8.quantize.
 
     Args:
-        data: the folder of its training, with the folders train and validation of class folders.
+        data: the folder of its training, with train and validation, folders or tars of class folders.
         images: how many of the training images give the ranges, evenly spread over them.
 
     Raises:
@@ -36,7 +37,7 @@ def int8(
     names = class_names(read_training_file(checkpoint).get('options', {}).get('class_names'), checkpoint)
     if names is None:
         raise ValueError(f'{checkpoint} does not name its classes: take a file of `timm-attn train`.')
-    trained, validated = Pictures(data / 'train'), Pictures(data / 'validation')
+    trained, validated = (Pictures(data / split_in(data, split)) for split in ('train', 'validation'))
     for split in (trained, validated):
         if split.classes != names:
             differing = sorted({*split.classes} ^ {*names}) or 'their order'

@@ -16,7 +16,7 @@ from timm.data.readers.reader_image_in_tar import ReaderImageInTar
 from torch.utils.data import IterableDataset
 
 from timm_attn.data.datasets import Images, Policy, Subset, class_names
-from timm_attn.data.folders import open_dataset
+from timm_attn.data.folders import open_dataset, split_in
 from timm_attn.training.fingerprint import fingerprint
 from timm_attn.training.idle_keys import kind_of
 from timm_attn.training.processes import ALONE, Processes
@@ -41,8 +41,8 @@ def open_split(
     kind_of(recipe, data_dir, split)  # refuses a dataset for which timm would read the folder
     if not recipe.dataset and not data_dir.exists():
         raise FileNotFoundError(f'There is no folder {data_dir} of images.')
-    if not recipe.dataset and not (data_dir / split).exists() and (data_dir / f'{split}.tar').is_file():
-        split = f'{split}.tar'
+    if not recipe.dataset:
+        split = split_in(data_dir, split)
     try:
         with usable():
             opened = open_dataset(
