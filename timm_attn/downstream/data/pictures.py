@@ -22,9 +22,11 @@ MARGIN = 2 * SCALE  # pixels that the bicubic kernel, widened to reduce, reaches
 class Pictures:
     """Small and large RGB pictures of 0 ... 1, ([3, h, w], [3, 4h, 4w]): whole ones, in the order of their names.
 
+    Rows and columns beyond a multiple of 4 are cut off at the bottom and on the right, as is usual with Set14.
+
     Raises:
         FileNotFoundError: there is no such folder.
-        ValueError: it has no picture, or one with a side below 96 pixels or not divisible by 4.
+        ValueError: it has no picture, or one with a side below 96 pixels.
     """
 
     classes: tuple[str, ...] = ()
@@ -42,15 +44,14 @@ class Pictures:
     def _check(self, file: Path, width: int, height: int) -> None:
         if min(width, height) < LEAST:
             raise ValueError(f'{file} has {width} x {height} pixels, but each side needs at least {LEAST}.')
-        if width % SCALE or height % SCALE:
-            good = f'{width // SCALE * SCALE} x {height // SCALE * SCALE}'
-            raise ValueError(f'{file} has {width} x {height} pixels, not divisible by {SCALE}: cut it to {good}.')
 
     def __len__(self) -> int:
         return len(self.files)
 
     def __getitem__(self, index: int) -> Sample:
-        return pair(np.asarray(read_image(self.files[index])))
+        picture = np.asarray(read_image(self.files[index]))
+        height, width = (size // SCALE * SCALE for size in picture.shape[:2])
+        return pair(picture[:height, :width])
 
     def name(self, index: int) -> str:
         """The file of a picture."""
