@@ -42,8 +42,8 @@ def test_frozen_parameters_are_left_out() -> None:
 @pytest.mark.parametrize(
     'name, arguments, message',
     [
-        ('cifar_resnet20', (0.1,), 'CifarResNet has no attention parameters to train'),
-        ('cifar_resnet20_simam', (0.1,), 'has no attention parameters to train'),
+        ('cifar_resnet20', (0.1,), 'CifarResNet has no attention parameters to train: it has no attention'),
+        ('cifar_resnet20_simam', (0.1,), 'has no attention parameters to train: SimAM has none'),
         ('cifar_resnet20_se', (0.0,), 'lr must be a positive number, but got 0.0'),
         ('cifar_resnet20_se', (0.1, -1), 'scale must be a positive number, but got -1'),
     ],
@@ -51,3 +51,9 @@ def test_frozen_parameters_are_left_out() -> None:
 def test_bad_input(name: str, arguments: tuple[float, ...], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         timm_attn.attention_param_groups(timm.create_model(name), *arguments)
+
+
+def test_frozen_attention_is_named() -> None:
+    model = timm.create_model('cifar_resnet20_se').requires_grad_(False)
+    with pytest.raises(ValueError, match='no attention parameters to train: all of them are frozen'):
+        timm_attn.attention_param_groups(model, 0.1)

@@ -40,8 +40,11 @@ def scale_attention(optimizer: torch.optim.Optimizer, model: nn.Module, scale: f
 
 
 def _attention_parameters(model: nn.Module) -> dict[int, nn.Parameter]:
-    layers = attention_layers(model).values()
-    found = {id(p): p for layer in layers for p in layer.parameters() if p.requires_grad}
+    layers = [*attention_layers(model).values()]
+    parameters = [p for layer in layers for p in layer.parameters()]
+    found = {id(p): p for p in parameters if p.requires_grad}
     if not found:
-        raise ValueError(f'{type(model).__name__} has no attention parameters to train.')
+        kinds = ', '.join(sorted({type(layer).__name__ for layer in layers}))
+        why = 'all of them are frozen' if parameters else f'{kinds} has none' if layers else 'it has no attention'
+        raise ValueError(f'{type(model).__name__} has no attention parameters to train: {why}.')
     return found

@@ -5,6 +5,7 @@ import sys
 import tracemalloc
 from pathlib import Path
 from typing import Any
+from urllib.error import URLError
 
 import numpy as np
 import pytest
@@ -49,6 +50,18 @@ def test_folders_that_cannot_be_trained_on(small: Path, tmp_path: Path) -> None:
     for file in (small / 'train' / '0_t-shirt').iterdir():
         file.unlink()
     refused('Found 0 images', small, output)
+
+
+def test_a_dataset_that_cannot_be_downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreachable(*args: Any, **kwargs: Any) -> None:
+        raise URLError('no network')
+
+    monkeypatch.setattr('torchvision.datasets.cifar.download_and_extract_archive', unreachable)
+    recipe = short(dataset='torch/cifar100', dataset_download=True)
+    with pytest.raises(
+        ConnectionError, match=r'^torch/cifar100 is not in .*, and cannot be downloaded there: no network'
+    ):
+        open_split(recipe, tmp_path, 'train')
 
 
 @pytest.mark.parametrize('dataset', ['', 'torch/folder'])

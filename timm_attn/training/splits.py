@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager, nullcontext
 from copy import copy
 from pathlib import Path
 from typing import Any
+from urllib.error import URLError
 
 import torch
 from timm.data import ImageDataset
@@ -34,6 +35,7 @@ def open_split(
 
     Raises:
         FileNotFoundError: there is no such folder.
+        ConnectionError: the dataset cannot be downloaded.
         ValueError: it has fewer than two classes, is a damaged tar, there are only other splits, or timm has no such
             dataset.
         RuntimeError: it has no images.
@@ -59,6 +61,10 @@ def open_split(
                 target_key=recipe.target_key,
                 num_samples=recipe.train_num_samples if training else recipe.val_num_samples,
             )
+    except URLError as error:
+        raise ConnectionError(
+            f'{recipe.dataset} is not in {data_dir}, and cannot be downloaded there: {error.reason}.'
+        ) from error
     except (tarfile.TarError, EOFError) as error:
         raise ValueError(f'{data_dir / split} is not a whole tar: {error}.') from error
     policy: Policy = 'stop' if not skip_unreadable else 'replace' if training else 'ignore'
