@@ -78,7 +78,10 @@ def check_weights(state_dict: Mapping[str, Tensor], model: nn.Module) -> Mapping
     head = f'{cfg["classifier"]}.'
     left_over = sorted(k for k in set(state_dict) - wanted if not k.startswith(head))
     if missing or left_over:
-        raise RuntimeError(f'The checkpoint does not fit the model: missing {missing[:3]}, left over {left_over[:3]}.')
+        hint = ' timm_attn.convert_state_dict takes files of other code.' if missing and left_over else ''
+        raise RuntimeError(
+            f'The checkpoint does not fit the model: missing {missing[:3]}, left over {left_over[:3]}.{hint}'
+        )
     rows, classes = state_dict.get(f'{head}weight'), cfg.get('num_classes')
     if rows is not None and classes and len(rows) != classes:
         raise RuntimeError(f'The checkpoint does not fit its description: {len(rows)} classes instead of {classes}.')
