@@ -80,3 +80,13 @@ def test_a_net_that_cannot_be_filled_is_left_alone() -> None:
     with pytest.raises(ValueError, match="'fc' must be"):
         timm_attn.attach(net, 'bam', stages=('layer1', 'fc'))
     assert repr(net) == before
+
+
+def test_a_net_with_a_module_in_two_places_keeps_its_weights() -> None:
+    torch.manual_seed(0)
+    block = nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3))
+    net = nn.Sequential(nn.Sequential(nn.Conv2d(3, 3, 1)), block, nn.ReLU(), block).eval()
+    before = {key: value.clone() for key, value in net.state_dict().items()}
+    timm_attn.attach(net, 'se', at='0')
+    for key, value in before.items():
+        torch.testing.assert_close(net.state_dict()[key], value, rtol=0, atol=0)

@@ -94,9 +94,14 @@ def _keep(calls: dict[nn.Module, list[Call]]) -> Any:
 
 @torch.no_grad()
 def _run(model: nn.Module, example: Tensor, calls: dict[nn.Module, list[Call]]) -> None:
-    state = {name: t.to('meta') for name, t in chain(model.named_parameters(), model.named_buffers())}
+    state = {
+        f'{path}.{name}' if path else name: tensor.to('meta')
+        for path, module in model.named_modules()  # each once: what is swapped twice is not put back
+        for name, tensor in chain(module._parameters.items(), module._buffers.items())
+        if tensor is not None
+    }
     try:
-        functional_call(model, state, (example.to('meta'),))
+        functional_call(model, state, (example.to('meta'),), tie_weights=False)
         return
     except Exception:  # tensors that are no buffers, or values that the forward branches on: then with real values
         for seen in calls.values():
