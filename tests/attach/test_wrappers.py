@@ -37,6 +37,15 @@ def test_attributes_are_those_of_the_module() -> None:
     assert copy.deepcopy(wrapper).grad_checkpointing
 
 
+def test_copies_are_of_the_wrapper() -> None:
+    """Also around a module that copies itself, as one with a parametrization does."""
+    conv = torch.nn.utils.parametrizations.weight_norm(nn.Conv2d(8, 8, 1))
+    wrapper = Attended(conv, SE(8, reduction=2)).eval()
+    x = torch.randn(2, 8, 4, 4)
+    copied = copy.deepcopy(wrapper)
+    assert type(copied) is Attended and torch.equal(copied(x), wrapper(x))
+
+
 def test_it_loads_its_own_state_the_modules_and_the_attentions() -> None:
     """Also where the module has parameters of the same names as the attention."""
     stage = Stage()

@@ -27,7 +27,7 @@ class Attended(nn.Module):
         try:
             return super().__getattr__(name)
         except AttributeError:
-            if name in ('module', 'attn'):  # while a copy is being made
+            if name in ('module', 'attn') or name.startswith('__'):  # while a copy is made, and how it is made
                 raise
             return getattr(self.module, name)
 
