@@ -107,3 +107,22 @@ def test_a_net_of_several_outputs(replace: bool) -> None:
     timm_attn.attach(model, 'eca', start='identity', replace=replace, example=x)
     for ours, theirs in zip(model(x), expected, strict=True):
         assert (ours - theirs).abs().max() <= (0.5 if replace else 1e-4) * theirs.abs().max()
+
+
+@pytest.mark.parametrize('attention', ['bam', 'simam'])
+def test_attention_that_was_there_before_stays(attention: str) -> None:
+    """It is a part of the net that starts, trained or not."""
+    model = timm_attn.attach(build('resnet10t'), 'se', start='identity')
+    for name, parameter in model.named_parameters():
+        if '.se.' in name:
+            torch.nn.init.normal_(parameter, std=0.3)
+    x = images(model)
+    expected, before = outputs(model, x), {key: value.clone() for key, value in model.state_dict().items()}
+    if attention == 'simam':
+        with pytest.warns(UserWarning, match='The gate of SimAM depends on the data'):
+            timm_attn.attach(model, attention, start='identity')
+    else:
+        timm_attn.attach(model, attention, at='stages', start='identity')
+        assert (outputs(model, x) - expected).abs().max() <= 1e-4 * expected.abs().max()
+    assert all(torch.equal(model.state_dict()[key], before[key]) for key in before if '.se.fc1' in key)
+    assert all(model.state_dict()[key].any() for key in before if '.se.fc2.weight' in key)

@@ -31,7 +31,7 @@ def folded(net: nn.Module, example: Tensor) -> tuple[list[Fold], float]:
     for layer in attention_layers(plain).values():
         layer.forward = torch.clone  # type: ignore[method-assign]
     with torch.no_grad():
-        folds = fold(net, start, example)
+        folds = fold(net, start, example, attention_layers(net), {})
         x = torch.randn_like(example)
         expected, found = plain(x), net(x)
     return folds, float((expected - found).abs().max() / expected.abs().max())
@@ -170,7 +170,7 @@ def test_what_is_refused_changes_no_weight(what: str) -> None:
         net.mixer.weight.data = net.conv2.weight.data
     before = {key: value.clone() for key, value in net.state_dict().items()}
     with pytest.raises(CannotFold, match=message):
-        fold(net, start, IMAGES)
+        fold(net, start, IMAGES, attention_layers(net), {})
     assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items() if 'attention' not in key)
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in net.modules())
 
@@ -180,7 +180,7 @@ def test_a_batch_norm_behind_takes_the_statistics_of_the_scaled_map() -> None:
     net.norm2.running_mean.normal_()
     net.norm2.running_var.uniform_(0.5, 1.5)
     mean, var = net.norm2.running_mean.clone(), net.norm2.running_var.clone()
-    fold(net, start, IMAGES)
+    fold(net, start, IMAGES, attention_layers(net), {})
     torch.testing.assert_close(net.norm2.running_mean, 1.5 * mean)
     torch.testing.assert_close(net.norm2.running_var, 2.25 * (var + 1e-5) - 1e-5)
 
@@ -235,7 +235,7 @@ def test_a_gate_per_channel_is_folded(what: str) -> None:
     net.norm2.running_mean.normal_()
     plain = copy.deepcopy(net)
     plain.attention.forward = lambda x: GATE[:, None, None] * x
-    (one,) = fold(net, start, IMAGES, {'attention': GATE})
+    (one,) = fold(net, start, IMAGES, ['attention'], {'attention': GATE})
     assert one.path == path and 'by channel' in one.words
     torch.testing.assert_close(net(IMAGES), plain(IMAGES), rtol=1e-12, atol=1e-12)
 
@@ -255,7 +255,7 @@ def test_a_gate_per_channel_that_cannot_be_folded_is_refused(run: Run, message: 
     net: Any = Net(run).eval()
     before = {key: value.clone() for key, value in net.state_dict().items()}
     with pytest.raises(CannotFold, match=message):
-        fold(net, start, IMAGES, {'attention': GATE})
+        fold(net, start, IMAGES, ['attention'], {'attention': GATE})
     assert all(torch.equal(value, before[key]) for key, value in net.state_dict().items() if 'attention' not in key)
 
 

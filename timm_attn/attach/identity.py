@@ -53,11 +53,12 @@ def start_as_identity(
     gates = mean_gates(model, spots, images, drawn=example is None) if replaced else [None] * len(spots)
     undo = put()
     try:
-        paths: dict[nn.Module, str] = {layer: path for path, layer in attention_layers(model).items()}
-        inside = tuple(f'{path}.' for path in paths.values())
+        new = {path: layer for path, layer in attention_layers(model).items() if layer in layers}
+        paths: dict[nn.Module, str] = {layer: path for path, layer in new.items()}
+        inside = tuple(f'{path}.' for path in new)
         plain = {key: value.clone() for key, value in model.state_dict().items() if not key.startswith(inside)}
         gated = {paths[layer]: gate for layer, gate in zip(layers, gates, strict=True) if gate is not None}
-        folds = start(model, plain, None, gated, images)
+        folds = start(model, plain, None, new, gated, images)
         found = _outputs(model, images)
         largest = float((found - expected).abs().max() / expected.abs().max().clamp(min=1e-30))
         approximate = replaced or any(isinstance(layer, SimAM) for layer in layers)

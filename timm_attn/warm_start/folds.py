@@ -1,13 +1,12 @@
 """Folds the constant factors of attention layers into a net's weights, so that it computes what it did without them."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 
 import torch
 from torch import Tensor, nn
 
-from timm_attn.attention import attention_layers
 from timm_attn.warm_start.operations import RULES
 from timm_attn.warm_start.scales import CannotFold, Scale
 from timm_attn.warm_start.walk import Start, Use, Walk, tensors_in
@@ -50,20 +49,22 @@ def words(scale: Value) -> str:
 
 
 @torch.no_grad()
-def fold(model: nn.Module, start: Start, example: Tensor, gates: Mapping[str, Tensor] | None = None) -> list[Fold]:
+def fold(
+    model: nn.Module, start: Start, example: Tensor, layers: Collection[str], gates: Mapping[str, Tensor]
+) -> list[Fold]:
     """Puts the attention layers at their constant factors and rescales weights in place; returns what was scaled.
 
     Args:
         model: a net in evaluation.
         start: puts a layer at its constant factor; called in the order of the forward pass.
         example: an input.
+        layers: the paths of the attention layers; others are a part of the plain net.
         gates: by what the plain net multiplies a map, (C,), in the place of the layers of these paths; else by 1.
 
     Raises:
         CannotFold: no scales of the weights undo the factors. The layers have started then, and no weight is scaled.
     """
-    gates = gates or {}
-    walk = Walk(model, RULES, start, example, gates)
+    walk = Walk(model, RULES, start, example, layers, gates)
     try:
         with walk:
             out = model(example)
@@ -71,7 +72,7 @@ def fold(model: nn.Module, start: Start, example: Tensor, gates: Mapping[str, Te
         walk.pin(*tensors_in(out))
     finally:
         walk.remove()
-    idle = [path for path in attention_layers(model) if path not in walk.reached]
+    idle = [path for path in layers if path not in walk.reached]
     if idle:
         raise CannotFold(f'{idle[0]} does not run')
     scales = walk.scales.solve()

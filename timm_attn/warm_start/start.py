@@ -3,7 +3,7 @@
 import copy
 import logging
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -48,7 +48,7 @@ def warm_start(
             compiled or without values, or no weights can undo the factors; the model is unchanged then.
         NotImplementedError: its attention has no identity_start.
     """
-    start(model, plain, images)
+    start(model, plain, images, attention_layers(model))
     return model
 
 
@@ -56,17 +56,18 @@ def start(
     model: nn.Module,
     plain: nn.Module | Mapping[str, Tensor],
     images: Tensor | Iterable[Any] | None,
+    layers: Mapping[str, AttentionLayer],
     gates: Mapping[str, Tensor] | None = None,
     example: Tensor | None = None,
 ) -> list[Fold]:
     """Starts a net as warm_start does, in place, and returns what was scaled.
 
     Args:
+        layers: the attention that starts, by its paths; other attention is a part of the plain net.
         gates: the paths of attention layers in whose place the plain net multiplies its map by a factor per channel,
             (C,).
         example: an input, for a net that takes no image of the size that it says.
     """
-    layers = attention_layers(model)
     check_model(model, layers)
     batch = None if images is None else image_batch(model, images)
     # inference tensors do not tell which operations change them, and a default device may be another
@@ -101,7 +102,8 @@ def _started(
     if isinstance(plain, nn.Module):
         _check_plain(plain, reference, example)
     places = simam_places(net, example) if any(isinstance(layer, SimAM) for layer in layers.values()) else {}
-    folds = _fold_exactly(net, reference, places, example, gates)
+    places = {path: place for path, place in places.items() if path in layers}
+    folds = _fold_exactly(net, reference, places, example, layers, gates)
     _report(folds)
     if places:
         _approximate(net, reference, places, images, model)
@@ -109,7 +111,12 @@ def _started(
 
 
 def _fold_exactly(
-    net: nn.Module, reference: nn.Module, places: dict[str, Place], example: Tensor, gates: Mapping[str, Tensor]
+    net: nn.Module,
+    reference: nn.Module,
+    places: dict[str, Place],
+    example: Tensor,
+    layers: Collection[str],
+    gates: Mapping[str, Tensor],
 ) -> list[Fold]:
     """Folds the layers' factors into the net's weights and checks its outputs, SimAM's typical factor in its place."""
 
@@ -118,7 +125,7 @@ def _fold_exactly(
 
     name = type(net).__name__
     try:
-        folds = fold(net, begin, example, gates)
+        folds = fold(net, begin, example, layers, gates)
     except CannotFold as error:
         raise ValueError(f'{name} with attention cannot start as its plain net: {error}.') from error
     folded = _with_constants(net, {path: place.factor for path, place in places.items()})

@@ -70,17 +70,24 @@ class Walk(TorchFunctionMode):
         rules: what is known of operations.
         start: puts an attention layer at a constant factor.
         example: the model's input.
+        layers: the paths of the attention layers that start; others are a part of the plain net.
         gated: the paths of layers in whose place the plain net has a gate per channel, of the symbol of that name.
     """
 
     def __init__(
-        self, model: nn.Module, rules: Mapping[Any, Rule], start: Start, example: Tensor, gated: Collection[str] = ()
+        self,
+        model: nn.Module,
+        rules: Mapping[Any, Rule],
+        start: Start,
+        example: Tensor,
+        layers: Collection[str],
+        gated: Collection[str] = (),
     ) -> None:
         super().__init__()
         self.scales = Scales()
         self.path = ''  # of the module that is running
         self.reached: set[str] = set()  # attention layers
-        self._rules, self._start, self._gated = rules, start, gated
+        self._rules, self._start, self._layers, self._gated = rules, start, layers, gated
         self._spans: dict[int, Spans] = {}  # by the id of a map
         self._parameters: dict[int, Tensor] = {id(p): p for p in model.parameters()}  # by the id of it or a view of it
         self._uses: dict[int, Use | None] = {}  # by the memory of a parameter; None: it must stay as it is
@@ -224,7 +231,7 @@ class Walk(TorchFunctionMode):
     # Modules
 
     def _follow(self, module: nn.Module, path: str) -> Iterator[Any]:
-        is_attention = isinstance(module, AttentionLayer)
+        is_attention = path in self._layers
 
         def enter(module: nn.Module, args: tuple[Any, ...]) -> None:
             self._stack.append(self.path)
