@@ -71,6 +71,7 @@ class Sees(nn.Module):
     def __init__(self, after: Callable[..., Any]) -> None:
         super().__init__()
         self.conv, self.bn, self.after = nn.Conv2d(3, 3, 3, padding=1), nn.BatchNorm2d(3), after
+        self.calls = 0
 
     def forward(self, x: Tensor, flag: Any = None, overwrite: int = 1) -> Any:
         return self.after(self, self.bn(self.conv(x)), flag)
@@ -82,12 +83,20 @@ def _held(net: Sees, y: Tensor, flag: Any) -> Tensor:
     return held[0] * y
 
 
+def _counted(net: Sees, y: Tensor, flag: Any) -> Tensor:
+    net.calls += 1
+    return net.calls * y
+
+
 UNSEEN: dict[str, tuple[Callable[..., Any], str | None]] = {
     'default arguments': (lambda net, y, flag: 2 * y if flag is None else y, None),
     'keywords': (lambda net, y, flag: net.bn(input=y).view(size=(2, -1)), None),
-    'the weight of a convolution': (lambda net, y, flag: F.conv_transpose2d(y, net.conv.weight), 'would differ by'),
-    'its bias': (lambda net, y, flag: y + net.conv.bias[:, None, None], 'would differ by'),
+    'the weight of a convolution': (lambda net, y, flag: F.conv_transpose2d(y, net.conv.weight), None),
+    'its bias': (lambda net, y, flag: y + net.conv.bias[:, None, None], None),
+    'statistics of a norm': (lambda net, y, flag: y + net.bn.running_mean[:, None, None], None),
     'a map held elsewhere': (_held, 'would differ by'),
+    'a random number': (lambda net, y, flag: y + 9 * torch.rand(()), 'would differ by'),
+    'a count of its calls': (_counted, 'other outputs when it is called again'),
     'strides': (lambda net, y, flag: y.as_strided((2, 3, 8, 8), (3 * 4096, 4096, 64, 1)), 'would differ by|not run'),
 }
 
@@ -106,6 +115,26 @@ def test_what_a_graph_does_not_see_is_found(kind: str) -> None:
     x = torch.randn(2, 3, 16, 16)
     with torch.no_grad():
         torch.testing.assert_close(fuse(net)(x), net(x), rtol=1e-4, atol=1e-4)
+
+
+class Around(nn.Module):
+    """A convolution and a norm, the convolution called alone too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.bn = nn.Sequential(nn.Conv2d(3, 3, 1), nn.BatchNorm2d(3)), nn.BatchNorm2d(3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.inner(x) - self.bn(self.inner[0](x))  # type: ignore[no-any-return]
+
+
+def test_parts_of_a_layer_with_hooks_that_are_called_alone() -> None:
+    net = Around().eval()
+    net.inner[1].running_var.fill_(2), net.bn.running_var.fill_(0.1)
+    net.inner.register_forward_hook(lambda *_: None)
+    x = torch.randn(2, 3, 8, 8)
+    with torch.no_grad():
+        torch.testing.assert_close(fuse(net)(x), net(x), check_stride=False)
 
 
 def test_parts_and_calls_that_cannot_be_followed() -> None:

@@ -30,17 +30,27 @@ def random_images(model: nn.Module) -> Tensor | None:
 def outputs(model: nn.Module, images: Tensor) -> list[Tensor]:
     """The tensors that a net returns, in their order."""
     with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)  # alone: those of devices stay as they are
         return [t.detach().clone() for t in tree_leaves(model(images)) if isinstance(t, Tensor)]
 
 
-def expected_outputs(model: nn.Module, images: Tensor) -> tuple[list[Tensor], float] | None:
-    """A net's outputs, and how much rounding changes them; None if it takes other images."""
+def expected_outputs(model: nn.Module, images: Tensor, name: str) -> tuple[list[Tensor], float] | None:
+    """A net's outputs, and how much rounding changes them; None if it takes other images.
+
+    Raises:
+        ValueError: the outputs change from call to call.
+    """
     try:
-        first = outputs(model, images)
-        again = outputs(model, images * (1 + _ROUNDING * torch.finfo(images.dtype).eps))
+        first, again = outputs(model, images), outputs(model, images)
+        rounded = outputs(model, images * (1 + _ROUNDING * torch.finfo(images.dtype).eps))
     except Exception:  # a net of any kind may want any input: then there is nothing to compare
         return None
-    return first, difference(first, again)
+    changed, noise = difference(first, again), difference(first, rounded)
+    if changed > _ROUNDED.get(images.dtype, _TOLERANCE):
+        raise ValueError(
+            f'{name} cannot be fused: it gives other outputs when it is called again, by {changed:.2g} of the largest.'
+        )
+    return first, noise
 
 
 def difference(a: list[Tensor], b: list[Tensor]) -> float:

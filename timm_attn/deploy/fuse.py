@@ -36,13 +36,17 @@ def fuse(model: nn.Module) -> nn.Module:
 
     Raises:
         ValueError: torch.fx cannot follow the net, it cannot be copied, it has hooks or a forward of its own, or the
-            copy computes something else on random images.
+            copy computes something else on random images, or the net itself does when it is called again.
     """
     name, net = type(model).__name__, _copied(model)
     images = None if has_hooks(net) else random_images(net)  # hooks may count
-    expected = None if images is None else expected_outputs(net, images)
+    expected = None if images is None else expected_outputs(net, images, name)
     try:
-        graph = _Tracer(autowrap_functions=tuple(get_notrace_functions())).trace(net)
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(
+                1
+            )  # not that of the check: random numbers that became constants must differ
+            graph = _Tracer(autowrap_functions=tuple(get_notrace_functions())).trace(net)
     except (fx.proxy.TraceError, TypeError, RuntimeError, NameError) as error:
         raise ValueError(f'{name} cannot be fused, torch.fx cannot follow it: {error}') from error
     if not any(node.all_input_nodes for node in graph.nodes if node.op == 'output'):
@@ -88,11 +92,16 @@ class _Tracer(fx.Tracer):
 
 
 class _Rewriter:
-    """Rewrites the graph of a net node by node; a layer that is called twice stays as it is."""
+    """Rewrites the graph of a net node by node; a layer that is used twice stays as it is."""
 
     def __init__(self, net: fx.GraphModule) -> None:
         self.net = net
-        self.calls = Counter(node.target for node in net.graph.nodes if node.op == 'call_module')
+        self.uses: Counter[nn.Module] = Counter()  # calls, also of a layer around it, and reads of its tensors
+        for node in net.graph.nodes:
+            if node.op == 'call_module':
+                self.uses.update(net.get_submodule(node.target).modules())
+            elif node.op == 'get_attr':
+                self.uses[net.get_submodule(node.target.rpartition('.')[0])] += 1
 
     def rewritten(self) -> fx.GraphModule:
         for rewrite in (self.drop_idle, self.fold_norm, self.add_in_place, self.choose_layout, self.allow_layouts):
@@ -153,11 +162,11 @@ class _Rewriter:
                 node.target, node.args, node.kwargs = 'reshape', (node.args[0], *sizes), {}
 
     def layer(self, node: Any) -> Any:
-        """The layer that a node calls, if it has no hooks and no other node calls it."""
-        if not isinstance(node, fx.Node) or node.op != 'call_module' or not node.args or self.calls[node.target] > 1:
+        """The layer that a node calls, if it has no hooks and no other node uses it."""
+        if not isinstance(node, fx.Node) or node.op != 'call_module' or not node.args:
             return None
         layer = self.net.get_submodule(str(node.target))
-        return None if has_hooks(layer) else layer
+        return None if has_hooks(layer) or self.uses[layer] > 1 else layer
 
     def only_used_here(self, node: Any) -> Any:
         return node if isinstance(node, fx.Node) and len(node.users) == 1 else None
