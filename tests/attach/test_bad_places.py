@@ -88,6 +88,12 @@ def test_refused(build: Callable[[], Any], kwargs: dict[str, Any], message: str)
         assert not any(m._forward_hooks for m in model.modules())
 
 
+@pytest.mark.parametrize('at, what', [(3, '3'), (['layer1', None], 'None'), (nn.ReLU(), 'an instance of ReLU')])
+def test_places_that_are_neither_paths_nor_classes(at: Any, what: str) -> None:
+    with pytest.raises(TypeError, match=f'at must be globs of paths or classes, .* but has {what}'):
+        timm_attn.attach(small(), 'eca', at=at)
+
+
 def test_a_sharded_net_is_refused() -> None:
     from torch.distributed.tensor import DTensor  # as fully_shard leaves it
 

@@ -58,6 +58,7 @@ def test_the_simam_of_an_attached_net_is_that_of_the_zoo() -> None:
         ),
         (lambda: timm.create_model('resnet18_bam'), 'bam', {'stages': 'layer1'}, "'layer1' already ends with BAM"),
         (lambda: nn.Sequential(nn.Sequential(nn.ReLU())), 'bam', {'stages': '0'}, 'must have a convolution'),
+        (lambda: nn.Sequential(nn.Sequential()), 'bam', {'stages': '0'}, 'must have a convolution'),
     ],
 )
 def test_bad_input(build, attention, kwargs, message) -> None:  # type: ignore[no-untyped-def]

@@ -2,7 +2,7 @@
 
 import difflib
 import fnmatch
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from torch import nn
@@ -103,14 +103,19 @@ def by_paths(model: nn.Module, at: At, replace: bool) -> Iterator[Spot]:
 
     Raises:
         ValueError: there are none, or one is an attention layer, or with replace=True is none.
+        TypeError: a place is neither a path nor a class.
     """
+    patterns = list(at) if isinstance(at, Iterable) and not isinstance(at, str | type) else [at]
+    for odd in (pattern for pattern in patterns if not isinstance(pattern, str | type)):
+        what = f'an instance of {type(odd).__name__}' if isinstance(odd, nn.Module) else repr(odd)
+        raise TypeError(f"at must be globs of paths or classes, such as 'layer*' or nn.Conv2d, but has {what}.")
     inside = tuple(f'{path}.' for path, m in model.named_modules() if isinstance(m, AttentionLayer))
     known = {path: m for path, m in model.named_modules() if path and not path.startswith(inside or '!')}
     for path, block in list(known.items()):  # slots that are None are no modules
         names = [*getattr(find_place(block), 'own', ()), *(slot.attr for slot in getattr(block, 'slots', ()))]
         known.update((f'{path}.{n}', child(block, n)[2]) for n in names if hasattr(block, n))
     found: dict[str, nn.Module | None] = {}
-    for pattern in (at,) if isinstance(at, str | type) else at:
+    for pattern in patterns:
         if isinstance(pattern, str):
             matches = fnmatch.filter(known, pattern)
             close = difflib.get_close_matches(pattern, known, n=3, cutoff=0.4) or list(known)[:3]

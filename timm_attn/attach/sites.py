@@ -106,7 +106,7 @@ def _closed_stages(model: nn.Module, row: Attention, stages: Sequence[str]) -> l
         stage = modules[path]
         if not isinstance(stage, nn.Sequential):
             raise ValueError(f'Stage {path!r} must be an nn.Sequential of the net, but is {type(stage).__name__}.')
-        if isinstance(stage[-1], AttentionLayer):
+        if len(stage) and isinstance(stage[-1], AttentionLayer):
             raise ValueError(f'Stage {path!r} already ends with {type(stage[-1]).__name__}.')
         parent, _, name = path.rpartition('.')
         channels = _feature_channels(model, path) or _last_conv(path, stage).out_channels
