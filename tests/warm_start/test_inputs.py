@@ -53,6 +53,30 @@ BAD: dict[str, tuple[Callable[[], Any], Callable[[], Any], dict[str, Any], str]]
         {},
         'has the weights of this net, but other outputs',
     ),
+    'integers': (
+        lambda: timm.create_model('cifar_resnet20_se'),
+        lambda: {key: value.int() for key, value in plain_net().state_dict().items()},
+        {},
+        r'no floating-point numbers: conv1.weight is int32 \(16, 3, 3, 3\)',
+    ),
+    'complex numbers': (
+        lambda: timm.create_model('cifar_resnet20_se'),
+        lambda: {key: value.to(torch.complex64) for key, value in plain_net().state_dict().items()},
+        {},
+        'no floating-point numbers: conv1.weight is complex64',
+    ),
+    'a number as classifier': (
+        lambda: timm.create_model('cifar_resnet20_se'),
+        lambda: {**plain_net().state_dict(), 'fc.weight': torch.ones(())},
+        {},
+        r"another net's: fc.weight is \(\), but must be",
+    ),
+    'keys that are no texts': (
+        lambda: timm.create_model('cifar_resnet20_se'),
+        lambda: {1: torch.ones(1)},
+        {},
+        'has the key 1, which is no text',
+    ),
     'no state dict': (lambda: timm.create_model('cifar_resnet20_se'), lambda: 'cifar_resnet20', {}, 'but is str'),
     'not finite': (
         lambda: timm.create_model('cifar_resnet20_se'),
@@ -174,3 +198,25 @@ def test_a_warning_points_to_the_call() -> None:
     with pytest.warns(UserWarning, match='approximate') as caught:
         timm_attn.warm_start(timm.create_model('cifar_resnet20_simam'), plain_net())
     assert [Path(warning.filename) for warning in caught] == [Path(__file__)]
+
+
+class InOneMemory(nn.Module):
+    """Two convolutions whose weights are two parameters in one memory."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, 3, 1), nn.Conv2d(3, 3, 1)
+        self.b.weight.data = self.a.weight.data
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.b(self.a(x)).sigmoid()  # type: ignore[no-any-return]
+
+
+def test_parameters_in_one_memory_cannot_be_scaled_differently() -> None:
+    model, plain = InOneMemory(), InOneMemory()
+    timm_attn.attach(model, 'se', at='a')
+    model.b.weight.data = model.a.module.weight.data
+    before = state_of(model)
+    with pytest.raises(ValueError, match=r'has parameters in one memory .* of shape \(3, 3, 1, 1\)'):
+        timm_attn.warm_start(model, plain)
+    assert is_unchanged(model, before)

@@ -36,6 +36,9 @@ def plain_weights(model: nn.Module, layers: Layers, state: Mapping[str, Tensor])
     """
     if not isinstance(state, Mapping):
         raise ValueError(f'plain must be a net or its state dict, but is {type(state).__name__}.')
+    odd = next((key for key in state if not isinstance(key, str)), None)
+    if odd is not None:
+        raise ValueError(f'plain must be a net or its state dict, but has the key {odd!r}, which is no text.')
     own = {key: value for key, value in model.state_dict().items() if not key.startswith(_inside(layers))}
     wrapped = _wrapped(model, own)
     state = {key if wrapped.get(key, key) in state else wrapped[key]: value for key, value in state.items()}
@@ -52,12 +55,14 @@ def plain_weights(model: nn.Module, layers: Layers, state: Mapping[str, Tensor])
     for key, value in weights.items():
         shape = tuple(getattr(value, 'shape', ()))
         if not isinstance(value, Tensor) or shape != own[key].shape:
-            if key in head and isinstance(value, Tensor):
+            if key in head and isinstance(value, Tensor) and shape:
                 raise ValueError(
                     f'The plain net has {shape[0]} classes, and the model {own[key].shape[0]}: leave {_few(head)} out '
                     'of the state dict, and the model keeps its own classifier.'
                 )
             raise ValueError(f"The weights are another net's: {key} is {shape}, but must be {tuple(own[key].shape)}.")
+        if own[key].is_floating_point() and not value.is_floating_point():
+            raise ValueError(f'The weights are no floating-point numbers: {key} is {_form(value)}.')
         if value.is_meta:
             raise ValueError(f'The weights are on the meta device and have no values: {key}.')
         if not value.isfinite().all():

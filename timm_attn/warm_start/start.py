@@ -242,5 +242,12 @@ def _write(net: nn.Module, model: nn.Module) -> None:
     ]
     if not all(value.to(target.dtype).isfinite().all() for target, value in pairs):
         raise ValueError(f'The weights at the start are beyond the range of {next(model.parameters()).dtype}.')
+    at: dict[int, Tensor] = {}  # by the memory of a target: the copy has its own for each parameter
+    for target, value in pairs:
+        if target.numel() and not torch.equal(at.setdefault(target.data_ptr(), value), value):
+            raise ValueError(
+                f'{type(model).__name__} has parameters in one memory that a start would scale differently, of shape '
+                f'{tuple(target.shape)}: let the layers share the parameter itself.'
+            )
     for target, value in pairs:
         target.copy_(value)
