@@ -116,6 +116,7 @@ Change = Callable[[Path, Path, Path], Any]
 REFUSED: dict[str, tuple[str, Change]] = {
     'no checkpoint': ('There is no checkpoint .*last.pth.tar', lambda file, data, output: file.unlink()),
     'no classes': ('last.pth.tar does not name its classes', without_classes),
+    'weights alone': ('last.pth.tar does not name its classes', lambda file, data, output: torch.save({}, file)),
     'other classes': (
         "data has other classes than .*last.pth.tar was trained on: ..*'other'",
         lambda file, data, output: next((data / 'validation').iterdir()).rename(data / 'validation' / 'other'),
@@ -156,6 +157,9 @@ def test_other_suffixes_and_numbers(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert 'The output must be a file NAME.onnx, but got ' in capsys.readouterr().err
     assert main(['int8', 'x.pth.tar', 'DATA', str(tmp_path / 'net.onnx'), '--images', '0']) == 1
     assert 'at least one image, but got 0' in capsys.readouterr().err
+    for points in ('-1', 'nan', '101'):
+        assert main(['int8', 'x.pth.tar', 'DATA', str(tmp_path / 'net.onnx'), '--most-lost', points]) == 1
+        assert 'from 0 to 100 points of top-1, but got ' in capsys.readouterr().err
 
 
 def test_without_onnxruntime(monkeypatch: pytest.MonkeyPatch) -> None:

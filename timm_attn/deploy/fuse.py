@@ -43,9 +43,7 @@ def fuse(model: nn.Module) -> nn.Module:
     expected = None if images is None else expected_outputs(net, images, name)
     try:
         with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(
-                1
-            )  # not that of the check: random numbers that became constants must differ
+            torch.default_generator.manual_seed(1)  # not the check's: a random number that became a constant shows
             graph = _Tracer(autowrap_functions=tuple(get_notrace_functions())).trace(net)
     except (fx.proxy.TraceError, TypeError, RuntimeError, NameError) as error:
         raise ValueError(f'{name} cannot be fused, torch.fx cannot follow it: {error}') from error

@@ -52,12 +52,13 @@ def quantize(
         most_lost: points of top-1; a file that lost more is not written.
 
     Raises:
-        ValueError: the output is there already or is no .onnx file, there are no images, the net's maps or logits are
-            not finite, or INT8 lost too much.
+        ValueError: the output is there already or is no .onnx file, most_lost is no loss, there are no images, the
+            net's maps or logits are not finite, or INT8 lost too much.
         RuntimeError: onnx or onnxruntime is not installed.
     """
     require_onnxruntime()
     check_output(output)
+    check_most_lost(most_lost)
     images = iter(calibration)
     first = next(images, None)
     if first is None:
@@ -78,6 +79,12 @@ def require_onnxruntime() -> None:
     missing = [name for name in ('onnx', 'onnxruntime') if find_spec(name) is None]
     if missing:
         raise RuntimeError(f"INT8 needs {' and '.join(missing)}: pip install 'timm-attn[deploy]'.")
+
+
+def check_most_lost(points: float) -> None:
+    """Raises ValueError unless it is a loss of top-1."""
+    if not 0 <= points <= 100:
+        raise ValueError(f'INT8 may lose from 0 to 100 points of top-1, but got {points}.')
 
 
 def check_output(output: Path) -> None:

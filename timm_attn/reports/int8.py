@@ -4,7 +4,7 @@ from pathlib import Path
 
 from timm_attn.data.datasets import Subset
 from timm_attn.data.folders import split_in
-from timm_attn.deploy.int8 import MOST_LOST, Int8, check_output, quantize, require_onnxruntime
+from timm_attn.deploy.int8 import MOST_LOST, Int8, check_most_lost, check_output, quantize, require_onnxruntime
 from timm_attn.reports.dataset import Pictures, batches_of
 from timm_attn.reports.net import load_net
 from timm_attn.training.loaders import eval_loader
@@ -31,12 +31,13 @@ def int8(
     """
     require_onnxruntime()
     check_output(output)
+    check_most_lost(most_lost)
     if images < 1:
         raise ValueError(f'The ranges need at least one image, but got {images}.')
-    net = load_net(None, checkpoint, 'cpu')
     names = class_names(read_training_file(checkpoint).get('options', {}).get('class_names'), checkpoint)
     if names is None:
         raise ValueError(f'{checkpoint} does not name its classes: take a file of `timm-attn train`.')
+    net = load_net(None, checkpoint, 'cpu')
     trained, validated = (Pictures(data / split_in(data, split)) for split in ('train', 'validation'))
     for split in (trained, validated):
         if split.classes != names:
