@@ -146,4 +146,4 @@ def of_benchmarks(content: Callable[[Mapping[str, Any]], str]) -> str:
 def _hardware(environment: Mapping[str, Any]) -> str:
     e = environment
     versions = ''.join(f', {name} {e[name]}' for name in ('onnxruntime', 'openvino') if name in e)
-    return f'{e["date"][:10]}, {hardware(e)}, torch {e["torch"]}{versions}, load before {e["load_before"][0]}:'
+    return f'{e["date"][:10]}, {hardware(e)}, torch {e["torch"]}{versions}, load average before {e["load_before"][0]}:'

@@ -41,7 +41,7 @@ def run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 def test_the_short_table_is_of_one_image(run: None) -> None:
     about, _, head, *lines = speed_tables.engines_table().splitlines()
-    assert about == '2026-11-30, A CPU with AVX2, 2 cores, 1 thread, torch 2, openvino 2026.4, load before 1:'
+    assert about == '2026-11-30, A CPU with AVX2, 2 cores, 1 thread, torch 2, openvino 2026.4, load average before 1:'
     assert head == '| one image of 224 x 224 | eager | OpenVINO |'
     assert lines[1:] == [
         '| `mobilenetv2_100` | 1.00 (1.00) | 2.00 (1.00) |',
