@@ -3,7 +3,6 @@
 import datetime
 import os
 import platform
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +27,6 @@ def environment(threads: int) -> dict[str, Any]:
         'timm_attn': __version__,
         'load_before': load_average(),
     }
-
-
-def hardware(environment: Mapping[str, Any]) -> str:
-    """The GPU of an environment, or its CPU, cores and threads, in words."""
-    e = environment
-    cpu = ' with '.join(filter(None, (e['cpu'], e.get('instructions'))))
-    return e['gpu'] or f'{cpu}, {e["cores"]} cores, {e["threads"]} thread{"s" * (e["threads"] > 1)}'
 
 
 def cores() -> int:

@@ -7,7 +7,6 @@ from typing import Any
 
 from benchmarks.cases import PICTURES, all_cases
 from benchmarks.engine_figure import engine_figure
-from benchmarks.environment import hardware
 from benchmarks.figure import SpeedBar, SpeedPanel, benchmark_figure
 from benchmarks.measure import Spread
 from benchmarks.targets import TARGETS
@@ -18,7 +17,9 @@ Row = Mapping[str, Any]
 
 def draw(out: Path, environment: Row, targets: Sequence[Row], rows: Sequence[Row]) -> list[Path]:
     """Writes a picture per kind of case that the rows have; its name is that of out with the kind's at the end."""
-    machine = f'{hardware(environment)}, {environment["date"][:10]}'
+    e = environment
+    threads = f'{e["threads"]} thread{"s" * (e["threads"] > 1)}'
+    machine = ', '.join(filter(None, (e['cpu'], e.get('instructions'), threads, e['gpu'], e['date'][:10])))
     there = {row['case'] for row in rows}
     paths = []
     for kind, what in PICTURES.items():

@@ -7,8 +7,6 @@ from typing import Any
 
 from markdown_tables import table
 
-from benchmarks.environment import hardware
-
 BENCHMARKS = Path(__file__).resolve().parents[1] / 'results' / 'benchmark'
 # The columns of the table of docs/deploy.md
 SHORT = {
@@ -145,5 +143,7 @@ def of_benchmarks(content: Callable[[Mapping[str, Any]], str]) -> str:
 
 def _hardware(environment: Mapping[str, Any]) -> str:
     e = environment
+    cpu = ' with '.join(filter(None, (e['cpu'], e.get('instructions'))))
+    where = e['gpu'] or f'{cpu}, {e["cores"]} cores, {e["threads"]} thread{"s" * (e["threads"] > 1)}'
     versions = ''.join(f', {name} {e[name]}' for name in ('onnxruntime', 'openvino') if name in e)
-    return f'{e["date"][:10]}, {hardware(e)}, torch {e["torch"]}{versions}, load average before {e["load_before"][0]}:'
+    return f'{e["date"][:10]}, {where}, torch {e["torch"]}{versions}, load average before {e["load_before"][0]}:'
