@@ -171,10 +171,6 @@ BROKEN: dict[str, tuple[str, str, Any, str]] = {
         'bam_ade20k', 'cifar_resnet20',
         lambda root: (write_ade20k(root) / 'annotations/training/ADE_00000001.png').unlink(), 'has no label map',
     ),
-    'not divisible': (
-        'bam_sr', 'srresnet',
-        lambda root: write_pictures(root, train=[BLACK[:99]], validation=[BLACK[:98]]), 'cut it to 120 x 96',
-    ),
     'too small': (
         'bam_sr', 'srresnet',
         lambda root: write_pictures(root, train=[BLACK[:95]], validation=[BLACK]), 'each side needs at least 96',
