@@ -42,7 +42,7 @@ def test_for_evaluation_crowds_and_empty_pictures_stay(root: Path) -> None:
     assert coco.fingerprint() != Coco(root, 'val2017').fingerprint() and coco.fingerprint()['images'] == 6
 
 
-OTHERS: dict[str, Any] = dict(area=1.5, iscrowd=0, bbox=[0, 0, 5, 5], segmentation=[[1, 1, 5, 1, 5, 5]])
+OTHERS: dict[str, Any] = dict(area=1.5, iscrowd=1, bbox=[0, 0, 5, 5], segmentation=[[1, 1, 5, 1, 5, 5]])
 
 
 @pytest.mark.parametrize('key', OTHERS)
@@ -50,10 +50,7 @@ def test_other_annotations_have_another_fingerprint(key: str, tmp_path: Path) ->
     root = write_coco(tmp_path)
     before, file = Coco(root, 'val2017').fingerprint(), root / 'annotations' / 'instances_val2017.json'
     content = json.loads(file.read_text())
-    row = content['annotations'][-1]
-    row[key] = {'area': 1.5, 'iscrowd': 1 - row['iscrowd'], 'bbox': [0, 0, 5, 5], 'segmentation': [[1, 1, 5, 1, 5, 5]]}[
-        key
-    ]
+    next(row for row in content['annotations'] if not row['iscrowd'])[key] = OTHERS[key]
     file.write_text(json.dumps(content))
     assert Coco(root, 'val2017').fingerprint() != before
 

@@ -12,6 +12,7 @@ from timm_attn.downstream.metrics.rle import Rle, encoded, require_coco
 
 AREAS = ('', '_small', '_medium', '_large')  # in the order of COCO's area ranges
 THRESHOLDS = tuple(range(50, 100, 5))  # IoU in %
+_SHAPES = {'bbox': 'bbox', 'segm': 'segmentation'}  # by the kind of IoU, the key of a detection that it compares
 _UNSURE = 0.5  # probability from which a pixel belongs to a detected mask
 
 
@@ -74,8 +75,8 @@ def coco_ap(pictures: Sequence[Picture], classes: int, kind: str = 'bbox') -> di
     images = [dict(id=p.number, height=p.size[0], width=p.size[1]) for p in pictures]
     truths = [dict(row, image_id=p.number) for p in pictures for row in p.truths]
     found = [dict(row, image_id=p.number) for p in pictures for row in p.found]
-    if kind == 'segm':
-        found = [{key: value for key, value in row.items() if key != 'bbox'} for row in found]
+    others = {*_SHAPES.values()} - {_SHAPES[kind]}  # a row with boxes would be taken for one of boxes alone
+    found = [{key: value for key, value in row.items() if key not in others} for row in found]
     truth = COCO(
         dict(
             images=images,
