@@ -1,6 +1,8 @@
 """Every attention in the engines that are quick and installed; scripts/engine_table.py has the others, too."""
 
 import json
+import os
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -9,6 +11,8 @@ from engine_runs import Run
 from engine_table import RESULTS, TABLE, table
 from engines import ENGINES, Convert, Engine
 from torch import Tensor, nn
+
+from tests.support.commands import ROOT, run
 
 QUICK = (
     'TorchScript',
@@ -30,6 +34,32 @@ def test_it_computes_the_same(engine: str, net: str) -> None:
         pytest.skip(f"{', '.join(missing)} not installed: pip install 'timm-attn[deploy]'")
     found = cell(ENGINES[engine], net)
     assert found.works and not found.note, found
+
+
+TWO_ENGINES = """
+import faulthandler, os, signal, torch
+faulthandler.enable()
+net, images = torch.nn.Conv2d(3, 3, 1).eval(), torch.rand(2, 3, 8, 8)
+first = build(net, images)
+second = build(net, images)
+del first
+del second
+signal.signal(signal.SIGUSR1, lambda *_: print('handled'))
+os.kill(os.getpid(), signal.SIGUSR1)
+"""
+
+
+@pytest.mark.parametrize(
+    'build',
+    ['from engines import openvino_of_onnx as build', 'from benchmarks.engines import _openvino as build'],
+)
+def test_a_signal_after_two_openvino_engines_is_handled(build: str) -> None:
+    """Python's handlers run on faulthandler's stack for signals, which each core of OpenVINO replaces by its own."""
+    missing = ENGINES['OpenVINO of ONNX'].missing()
+    if missing:
+        pytest.skip(f"{', '.join(missing)} not installed: pip install 'timm-attn[deploy]'")
+    paths = os.pathsep.join(map(str, (ROOT, ROOT / 'scripts')))
+    assert run(sys.executable, '-W', 'ignore', '-c', build + TWO_ENGINES, PYTHONPATH=paths).endswith('handled\n')
 
 
 def changed(change: Callable[[Tensor], Tensor]) -> Convert:
