@@ -33,6 +33,10 @@ def test_info(capsys: pytest.CaptureFixture[str]) -> None:
     assert 'parameters: 272,474' in text and '9 x SimAM' in text and f'checkpoint {NAME}.fmnist' in text
     assert 'SimAM(e_lambda=0.0001)' in text and f'weights of the plain net: {NAME}.from_fmnist' in text
     assert 'Invalid pretrained tag (zzz)' in fail_cli(capsys, 'info', f'{NAME}.zzz')
+    *_, checkpoint, _, bundled = run_cli(capsys, 'info', f'{NAME}.fmnist').splitlines()
+    assert checkpoint.startswith(f'checkpoint {NAME}.fmnist') and '1,000 images' in bundled
+    *_, layer, start = run_cli(capsys, 'info', f'{NAME}.from_osmr_cifar100').splitlines()
+    assert 'SimAM(' in layer and start.endswith(f': {NAME}.from_osmr_cifar100')
     assert 'parameters: 25,917,793' in run_cli(capsys, 'info', 'resnet50_bam')
     assert 'did you mean resnet50_simam' in fail_cli(capsys, 'info', 'resnet50_siman')
 
@@ -138,7 +142,8 @@ sys.exit(timm_attn_command.main())
 )
 def test_ctrl_c_at_any_moment_is_one_line(moment: str) -> None:
     """In the imports of the package and of a command, while the command runs, and when it has run."""
-    command = [sys.executable, '-c', INTERRUPTED, moment, 'list', 'cifar_resnet20_*']
+    code = f'import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n{INTERRUPTED}'  # under nohup, too
+    command = [sys.executable, '-c', code, moment, 'list', 'cifar_resnet20_*']
     run = subprocess.run(command, capture_output=True, text=True)
     assert (run.returncode, run.stderr) == (130, 'timm-attn: interrupted.\n')
     assert bool(run.stdout) == (moment == 'exit')

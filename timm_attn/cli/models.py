@@ -13,7 +13,7 @@ def add_commands(commands: Commands) -> None:
     command.add_argument('pattern', nargs='?', default='*', help='a glob; default: all')
 
     command = add_command(commands, 'info', _info, 'what a model is', example='resnet50_simam')
-    command.add_argument('name', help='a model of the zoo or of timm')
+    command.add_argument('name', help='a model of the zoo; with a tag, that checkpoint alone')
 
     what = 'where `attach` can put attention into a model of timm or of the zoo; no weights are loaded'
     command = add_command(commands, 'places', _places, what, example='convnext_tiny')
