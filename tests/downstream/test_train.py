@@ -70,12 +70,14 @@ def test_the_files_of_a_run(whole: Path) -> None:
 
 CHANGES: list[dict[str, Any]] = [
     dict(),
-    dict(task='mask_rcnn', workers=1, amp=True, amp_dtype='bfloat16', clip_grad=5.0, sched_on_updates=True,
-         warmup_updates=2, opt='momentum', task_kwargs={**SMALL, 'trainable_stages': 2, 'box_loss': 'l1'}),
+    dict(task='mask_rcnn', workers=1, clip_grad=5.0, sched_on_updates=True, warmup_updates=2, opt='momentum',
+         task_kwargs={**SMALL, 'trainable_stages': 2, 'box_loss': 'l1'}),
+    # without the heads of masks, as bfloat16 takes minutes on a processor without AVX-512
+    dict(amp=True, amp_dtype='bfloat16'),
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize('changes', CHANGES, ids=['plain', 'all'])
+@pytest.mark.parametrize('changes', CHANGES, ids=['plain', 'all', 'amp'])
 def test_ctrl_c_and_resume(changes: dict[str, Any], whole: Path, tmp_path: Path, monkeypatch: Any) -> None:
     recipe, broken = tiny(**changes), tmp_path / 'broken'
     if changes:
