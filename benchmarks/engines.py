@@ -86,7 +86,7 @@ def _onnxruntime(net: nn.Module, images: Tensor) -> Call:
 
 @cache
 def _openvino_core() -> Any:
-    """The process's only one: OpenVINO 2026.4 leaves a freed signal stack behind the first of two cores that ends."""
+    """One core per process: after two, OpenVINO 2026.4.1 may leave a freed stack, on which the next signal crashes."""
     import openvino
 
     return openvino.Core()

@@ -31,7 +31,7 @@ def run_onnx(model: bytes) -> Run:
 
 @cache
 def _openvino_core() -> Any:
-    """The process's only one: OpenVINO 2026.4 leaves a freed signal stack behind the first of two cores that ends."""
+    """One core per process: after two, OpenVINO 2026.4.1 may leave a freed stack, on which the next signal crashes."""
     import openvino
 
     return openvino.Core()

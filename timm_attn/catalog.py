@@ -47,7 +47,7 @@ def listing(pattern: str = '*') -> list[str]:
 
 def description(full_name: str) -> list[str]:
     """A model in words: parameters, attention layers and their equation, input, checkpoints; with a tag, that one."""
-    name, _, tag = require(full_name).partition('.')
+    name = require(full_name).partition('.')[0]
     model = timm.create_model(full_name, device='meta')
     cfg: Any = model.default_cfg
     lines = [f'{name}: {inspect.getdoc(timm.model_entrypoint(name))}']
@@ -59,11 +59,11 @@ def description(full_name: str) -> list[str]:
         lines.append(f'attention: {len(layers)} x {type(layer).__name__}, the first at {path}')
         lines.append(f'  {(inspect.getdoc(layer) or "").splitlines()[0]}')
         lines += [f'  {line}' for line in repr(layer).splitlines()]
-    for c in (c for c in weights.checkpoints_of(name) if tag in ('', c.tag)):
+    for c in (c for c in weights.checkpoints_of(name) if full_name in (name, c.full_name)):
         lines.append(f'checkpoint {c.full_name}: {c.row.state}, licence {c.license or "none named"}')
         lines += [f'  {_metric(m)}' for m in c.metrics]
-    starts = [full for full in timm.models.get_arch_pretrained_cfgs(name) if f'.{from_tags.PREFIX}' in full]
-    starts = [full for full in starts if full_name in (name, full)]
+    tagged = (full for full in timm.models.get_arch_pretrained_cfgs(name) if full_name in (name, full))
+    starts = [full for full in tagged if f'.{from_tags.PREFIX}' in full]
     return [*lines, *(f'start from the weights of the plain net: {full}' for full in starts)]
 
 

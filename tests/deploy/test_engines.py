@@ -37,8 +37,7 @@ def test_it_computes_the_same(engine: str, net: str) -> None:
 
 
 TWO_ENGINES = """
-import faulthandler, os, signal, torch
-faulthandler.enable()
+import os, signal, torch
 net, images = torch.nn.Conv2d(3, 3, 1).eval(), torch.rand(2, 3, 8, 8)
 first = build(net, images)
 second = build(net, images)
@@ -51,10 +50,13 @@ os.kill(os.getpid(), signal.SIGUSR1)
 
 @pytest.mark.parametrize(
     'build',
-    ['from engines import openvino_of_onnx as build', 'from benchmarks.engines import _openvino as build'],
+    [
+        'from engines import openvino_of_onnx as build',
+        "from benchmarks.engines import ENGINES; build = ENGINES['OpenVINO'].build",
+    ],
 )
 def test_a_signal_after_two_openvino_engines_is_handled(build: str) -> None:
-    """Python's handlers run on faulthandler's stack for signals, which each core of OpenVINO replaces by its own."""
+    """Python's handlers run on the thread's stack for signals, which each core of OpenVINO replaces by its own."""
     missing = ENGINES['OpenVINO of ONNX'].missing()
     if missing:
         pytest.skip(f"{', '.join(missing)} not installed: pip install 'timm-attn[deploy]'")

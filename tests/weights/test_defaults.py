@@ -75,6 +75,8 @@ def test_every_list_says_what_pretrained_does(checkpoint: Any, monkeypatch: pyte
     assert f'{tag} {state}' in catalog_listing(name)[0]
     assert f'{tag} ({state})' in (inspect.getdoc(timm.model_entrypoint(name)) or ''), 'the help of torch.hub'
     assert any(line.startswith(f'{checkpoint.full_name}  {state}  ') for line in inventory.listing())
+    (said,) = (line for line in description(checkpoint.full_name) if line.startswith('checkpoint '))
+    assert said.startswith(f'checkpoint {checkpoint.full_name}: {state}, ')
     (row,) = (line for line in PAGE if line.startswith(f'| `{checkpoint.full_name}` |'))
     assert f'| {state} (' in row and f'| {checkpoint.metrics[0]["top1"]:.2f} ' in row
 
